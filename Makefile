@@ -1,0 +1,43 @@
+# Every command sets up what it needs; none needs root. See README.md.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export TELECINE_HOME ?= $(CURDIR)/.telecine
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test up down check format constraints
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "telecine needs Python 3.11: install it, or call make PYTHON=/path/to/python3.11"; exit 78; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[airflow,curate,train,serve,monitor,dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## footage to a registered, sampled model; VIDEOS=<folder> takes yours, CONF='{"train_num_steps": 50}' other Params
+	@$(BIN)/python infra/local/laptop.py demo
+
+test: $(VENV)/installed  ## the test suite
+	$(BIN)/python -P -m pytest
+
+up: $(VENV)/installed  ## start Airflow's and MLflow's pages and print their URLs and logins
+	@$(BIN)/python infra/local/laptop.py up
+
+down: $(VENV)/installed  ## stop them
+	@$(BIN)/python infra/local/laptop.py down
+
+check: $(VENV)/installed  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed  ## mend what the formatter and linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: $(VENV)/installed  ## pin the versions that are installed now
+	{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt

@@ -1,0 +1,167 @@
+"""Typed inputs: frozen dataclasses with bounds, read from JSON, TOML and ``--set key=value``.
+
+A field is declared once, with :func:`param`; its check, its help text, its JSON schema and its place in
+Airflow's trigger form all come from that declaration. Unknown keys are errors, never ignored.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NewType, TypeVar, get_args, get_origin, get_type_hints
+
+from telecine.errors import InputError
+
+T = TypeVar("T")
+Artifact = NewType("Artifact", str)
+"""A file or folder, named by URI in inputs and by its path under ``ctx.dir`` in outputs.
+
+What counts for reuse is the digest of its bytes, never where it lies.
+"""
+
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def param(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one input: its default, its meaning in a sentence, and the bounds it must keep."""
+    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    metadata = {"help": help} | {name: rule for name, rule in rules.items() if rule is not None}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, owner: str) -> T:
+    """Make a ``cls`` from plain values.
+
+    Raises:
+        InputError: for an unknown or missing key, a wrong type or a broken bound; ``owner`` opens the message.
+    """
+    fields = {field.name: field for field in _fields(cls)}
+    for name in values:
+        check_name(cls, name, owner=owner)
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+    if missing:
+        raise InputError(f"{owner}: {', '.join(missing)} must be given; set it with --set {missing[0]}=…")
+    types = get_type_hints(cls)
+    checked = {name: _checked(fields[name], types[name], value, owner) for name, value in values.items()}
+    return cls(**checked)
+
+
+def check_name(cls: type, name: str, *, owner: str) -> None:
+    """Raise :class:`InputError` unless ``cls`` has a field ``name``; suggests the nearest one."""
+    names = [field.name for field in _fields(cls)]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+        raise InputError(f"{owner}: there is no {name!r}; {hint}")
+
+
+def load(text: str) -> dict[str, Any]:
+    """Read inputs from a JSON object, or from a path to a ``.toml`` (people) or ``.json`` (machines) file."""
+    if text.lstrip().startswith("{"):
+        return _object(text, "--inputs")
+    path = Path(text.removeprefix("file://"))
+    if not path.is_file():
+        raise InputError(f"--inputs: no file {text!r}; expected a JSON object or a .toml or .json file")
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path}: not valid TOML: {error}") from error
+    return _object(path.read_text(), str(path))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``key=value`` as a person types it; the value is JSON where it parses as such, else a string."""
+    name, equals, raw = text.partition("=")
+    if not equals:
+        raise InputError(f"--set: expected key=value, got {text!r}")
+    try:
+        return name.strip(), json.loads(raw)
+    except json.JSONDecodeError:
+        return name.strip(), raw
+
+
+def json_schema(cls: type, name: str) -> dict[str, Any]:
+    """JSON schema of one field, as Airflow's ``Param`` takes it."""
+    field = next(f for f in _fields(cls) if f.name == name)
+    annotation = get_type_hints(cls)[name]
+    schema: dict[str, Any] = {"description": field.metadata.get("help", "")}
+    if get_origin(annotation) is tuple:
+        element = get_args(annotation)[0]
+        return schema | {"type": "array", "items": {"type": _JSON_TYPES[_plain(element)]}}
+    schema["type"] = _JSON_TYPES[_plain(annotation)]
+    schema |= {_BOUNDS[rule]: field.metadata[rule] for rule in _BOUNDS if rule in field.metadata}
+    if "choices" in field.metadata:
+        schema["enum"] = list(field.metadata["choices"])
+    return schema
+
+
+def is_artifact(cls: type, name: str) -> bool:
+    """Whether a field names bytes (compared by digest) rather than a value."""
+    return get_type_hints(cls)[name] is Artifact
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)  # type: ignore[arg-type]
+
+
+def _plain(annotation: Any) -> type:
+    return str if annotation is Artifact else annotation
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any, owner: str) -> Any:
+    if get_origin(annotation) is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{owner}: {field.name} must be a list, got {value!r}")
+        element = get_args(annotation)[0]
+        return tuple(_checked(field, element, part, owner) for part in value)
+    value = _typed(field.name, _plain(annotation), value, owner)
+    _check_bounds(field, value, owner)
+    return value
+
+
+def _typed(name: str, expected: type, value: Any, owner: str) -> Any:
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise InputError(f"{owner}: {name} must be of type {expected.__name__}, got {value!r}")
+    if expected is float and not math.isfinite(value):
+        raise InputError(f"{owner}: {name} must be a finite number, got {value!r}")
+    return value
+
+
+def _check_bounds(field: dataclasses.Field[Any], value: Any, owner: str) -> None:
+    rules = field.metadata
+    tests = {
+        "ge": ("at least", lambda bound: value >= bound),
+        "gt": ("greater than", lambda bound: value > bound),
+        "le": ("at most", lambda bound: value <= bound),
+        "lt": ("less than", lambda bound: value < bound),
+        "choices": ("one of", lambda bound: value in bound),
+    }
+    for rule, (words, holds) in tests.items():
+        if rule in rules and not holds(rules[rule]):
+            raise InputError(f"{owner}: {field.name} must be {words} {rules[rule]}, got {value!r}")

@@ -1,0 +1,127 @@
+"""What a component's ``run(inputs, ctx)`` is given: its folder, its items and checkpoints, its tracker, its clock."""
+
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from telecine.storage import Store
+from telecine.tracking import RunTracker
+from telecine.work import address, items, runs
+from telecine.work.attempts import Attempt
+from telecine.work.checkpoints import Checkpoint, Checkpoints
+from telecine.work.digests import Digests
+from telecine.work.items import Item, Items, Source
+
+__all__ = ["Checkpoint", "Context", "Item", "Source"]
+
+LINE_EVERY_S = 10.0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Context:
+    """One attempt, seen from the component.
+
+    Attributes:
+        dir: local folder of the attempt. What lies in it when ``run`` returns is committed, so its bytes hold no
+            time, no host and no absolute path.
+        scratch: local folder that is thrown away.
+        checkpoints: states that every attempt at this key shares.
+        tracker: the MLflow run of this work.
+    """
+
+    component: str
+    key: str
+    run: str
+    attempt: str
+    dir: Path
+    scratch: Path
+    checkpoints: Checkpoints
+    tracker: RunTracker
+    _store: Store
+    _digests: Digests
+    _items: Items
+    _attempt: Attempt
+    _preempted: threading.Event
+    _bar: "ProgressLine" = dataclasses.field(default_factory=lambda: ProgressLine())
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether to save and raise ``RetryLater``: SIGTERM came, or another attempt has already committed."""
+        return self._preempted.is_set() or self._attempt.stop.is_set()
+
+    def fetch(self, uri: str) -> Path:
+        """Local, read-only path of an artifact; downloaded where the store is remote."""
+        path = self._store.path_of(uri)
+        return address.local_path(uri) if path is None else self.path(path)
+
+    def path(self, store_path: str) -> Path:
+        """Local, read-only path of a file or folder named relative to the store's root."""
+        local = self._store.local(store_path)
+        if local is not None:
+            return local
+        target = self.scratch / "store" / store_path
+        for entry in self._store.entries(store_path):
+            self._store.download(entry.path, self.scratch / "store" / entry.path)
+        if not target.exists():
+            self._store.download(store_path, target)
+        return target
+
+    def items(
+        self, sources: Sequence[Source], process: Callable[[Source, Path], dict[str, Any]], *, stage: str = "items"
+    ) -> list[Item]:
+        """Process each source once, ever; see :mod:`telecine.work.items`."""
+        return items.over(
+            self._items,
+            sources,
+            process,
+            stage=stage,
+            progress=self.progress,
+            stopping=lambda: self.stop_requested,
+        )
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file, or of a folder's names and bytes."""
+        return self._digests.tree(path)
+
+    def progress(self, done: int, total: int, **values: float) -> None:
+        """Say how far the work is; cheap enough for every step."""
+        state = self._attempt.progress
+        state.done, state.total, state.values = done, total, values
+        self._bar.show(self.component, done, total, state.eta_s, values)
+
+    def producer(self, uri: str) -> dict[str, Any]:
+        """Commit record of the work that made an artifact of this store; empty for anything else."""
+        path = self._store.path_of(uri)
+        return (address.producer(path, self._store) or {}) if path else {}
+
+    def run_report(self) -> list[dict[str, Any]]:
+        """What each task of this run has met so far: decision, reason, seconds, MLflow run."""
+        return [dataclasses.asdict(pointer) for pointer in runs.pointers(self._store, self.run)]
+
+
+class ProgressLine:
+    """A bar that rewrites itself in a terminal, a line now and then anywhere else."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def show(self, name: str, done: int, total: int, eta_s: float | None, values: dict[str, float]) -> None:
+        """Print progress to stderr, at most ten times a second in a terminal, every ten seconds in a log."""
+        tty = sys.stderr.isatty()
+        now, finished = time.monotonic(), done >= total
+        if not finished and now - self._shown < (0.1 if tty else LINE_EVERY_S):
+            return
+        self._shown = now
+        eta = "" if eta_s is None or finished else f" eta={eta_s:.0f}s"
+        extra = "".join(f" {key}={value:.4g}" for key, value in values.items())
+        percent = 100 * done / max(total, 1)
+        if tty:
+            filled = int(percent / 5)
+            bar = f"[{'#' * filled}{'.' * (20 - filled)}]"
+            print(f"\r{name} {bar} {done}/{total}{eta}{extra}\x1b[K", end="\n" if finished else "", file=sys.stderr)
+        else:
+            print(f"event=progress component={name} done={done}/{total} percent={percent:.0f}{eta}{extra}", file=sys.stderr)

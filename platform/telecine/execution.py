@@ -1,0 +1,322 @@
+"""One call of ``telecine run``: look up, attempt, commit, point. The same in a shell, a task, a container and a pod."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from telecine import provenance, tracking
+from telecine.component import Component
+from telecine.context import Context
+from telecine.errors import RetryLater
+from telecine.settings import Settings
+from telecine.storage import Store
+from telecine.work import address, attempts, commits, explain, runs, source
+from telecine.work.address import Address
+from telecine.work.attempts import Attempt
+from telecine.work.checkpoints import Checkpoints
+from telecine.work.digests import Digests
+from telecine.work.items import Items
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a call met: its commit, and whether this very attempt made it."""
+
+    decision: str
+    reason: str
+    commit: commits.Record
+    outputs: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The one JSON document that crosses the process boundary."""
+        known = ("component", "key", "attempt", "mlflow_run_id")
+        return {"decision": self.decision, "reason": self.reason, "outputs": self.outputs} | {
+            name: self.commit[name] for name in known
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """One component on resolved inputs, within one task of one run."""
+
+    component: Component
+    inputs: Any
+    run: str
+    task: str
+    settings: Settings
+    force: bool = False
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Inputs as plain values, artifacts as URIs."""
+        return {field.name: getattr(self.inputs, field.name) for field in dataclasses.fields(self.inputs)}
+
+
+def look_up(call: Call, store: Store, digests: Digests) -> tuple[Address, Result | None, str]:
+    """The call's address, its standing result if an intact one may be reused, and the reason in plain words."""
+    where = address.resolve(call.component, call.inputs, store=store, digests=digests, run=call.run)
+    record = commits.read(store, where.commit_path)
+    if record is None or call.force:
+        reason = "redone because of --force" if call.force else explain.why_new(store, where, call.task)
+        return where, None, reason
+    broken = commits.broken_files(store, record, digests)
+    if broken:
+        commits.quarantine(store, where.commit_path, record)
+        return where, None, f"a committed file does not hold: {broken[0]}"
+    reason = explain.why_reused(store, record)
+    return where, _result("reused", reason, record, store), reason
+
+
+def reuse(call: Call) -> Result | None:
+    """The standing result of a call, pointed to by its task; None if the work has to be done."""
+    store, digests = Store(call.settings.store_uri), Digests(call.settings.home)
+    runs.register(store, call.run)
+    where, result, reason = look_up(call, store, digests)
+    if result is not None:
+        _point(call, store, where, "reused", reason, record=result.commit)
+    return result
+
+
+def execute(call: Call) -> Result:
+    """Return the commit of a call, made now unless an intact one stands.
+
+    Raises:
+        InputError, RetryLater, HardwareFault: as the component raises them; whatever was committed stays.
+    """
+    store, digests = Store(call.settings.store_uri), Digests(call.settings.home)
+    runs.register(store, call.run)
+    started = time.monotonic()
+    where, result, reason = look_up(call, store, digests)
+    if result is not None:
+        _point(call, store, where, "reused", reason, record=result.commit)
+        return result
+    log.info("event=start component=%s key=%s reason=%r", where.component, where.key, reason)
+    try:
+        result = _attempt(call, where, reason, store, digests)
+    except BaseException as error:
+        seconds = time.monotonic() - started
+        _point(call, store, where, "failed", reason, error=f"{type(error).__name__}: {error}", seconds=seconds)
+        raise
+    seconds = time.monotonic() - started
+    _point(call, store, where, result.decision, reason, record=result.commit, seconds=seconds)
+    return result
+
+
+def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Digests) -> Result:
+    """Run the component once and commit, or yield to whoever committed first."""
+
+    def superseded() -> bool:
+        return not call.force and store.head(where.commit_path) is not None
+
+    with Attempt(store, where.prefix, run=call.run, superseded=superseded) as attempt, _scratch() as scratch:
+        _point(call, store, where, "running", reason, attempt=attempt.id)
+        tracker = _tracker(call, where, attempt, store)
+        with _preemption() as preempted:
+            ctx = _context(call, where, attempt, store, digests, scratch, tracker, preempted)
+            began = time.monotonic()
+            try:
+                outputs = call.component.load()(call.inputs, ctx)
+            except RetryLater:
+                winner = commits.read(store, where.commit_path)
+                if attempt.stop.is_set() and winner is not None:
+                    return _lost(store, attempt, winner)
+                tracker.flush()
+                raise
+            except Exception:
+                tracker.flush()
+                tracking.close(tracker.client, tracker.run_id, succeeded=False)
+                raise
+        record = _record(call, where, attempt, ctx, outputs, time.monotonic() - began, digests)
+        for name in record["files"]:
+            store.upload(ctx.dir / name.removeprefix(attempt.prefix + "/"), name)
+        standing = commits.publish(store, where.commit_path, record, replace=call.force)
+        if standing["attempt"] != attempt.id:
+            return _lost(store, attempt, standing)
+        tracker.flush(won=True)
+        _log_outputs(tracker, record)
+        tracking.close(tracker.client, tracker.run_id, succeeded=True)
+        return _result("ran", reason, record, store)
+
+
+def _context(
+    call: Call,
+    where: Address,
+    attempt: Attempt,
+    store: Store,
+    digests: Digests,
+    scratch: Path,
+    tracker: tracking.RunTracker,
+    preempted: threading.Event,
+) -> Context:
+    folder = store.local(attempt.prefix) or scratch / "attempt"
+    folder.mkdir(parents=True)
+    checkpoints = Checkpoints(store, digests, work_prefix=where.prefix, attempt=attempt.id, scratch=scratch)
+    if call.force:
+        checkpoints.clear()
+    shared = Items(
+        store,
+        digests,
+        component=where.component,
+        source_digest=source.combined(where.modules),
+        attempt=attempt.id,
+        scratch=scratch / "items",
+        force=call.force,
+    )
+    return Context(
+        component=where.component,
+        key=where.key,
+        run=call.run,
+        attempt=attempt.id,
+        dir=folder,
+        scratch=scratch,
+        checkpoints=checkpoints,
+        tracker=tracker,
+        _store=store,
+        _digests=digests,
+        _items=shared,
+        _attempt=attempt,
+        _preempted=preempted,
+    )
+
+
+def _record(
+    call: Call, where: Address, attempt: Attempt, ctx: Context, outputs: Any, seconds: float, digests: Digests
+) -> commits.Record:
+    if type(outputs) is not call.component.outputs:
+        raise TypeError(f"{where.component}: run() must return {call.component.outputs}, got {type(outputs)}")
+    files = commits.describe_files(ctx.dir, attempt.prefix, digests)
+    return {
+        "component": where.component,
+        "key": where.key,
+        "attempt": attempt.id,
+        "run": call.run,
+        "task": call.task,
+        "address": dataclasses.asdict(where),
+        "inputs": call.values,
+        "outputs": commits.describe_outputs(call.component, outputs, attempt.prefix, files),
+        "files": files,
+        "items": ctx._items.records,
+        "provenance": provenance.record(),
+        "seconds": round(seconds, 3),
+        "committed": time.time(),
+        "mlflow_run_id": ctx.tracker.run_id,
+    }
+
+
+def _lost(store: Store, attempt: Attempt, winner: commits.Record) -> Result:
+    store.delete_folder(attempt.prefix)
+    reason = f"attempt {winner['attempt']} committed the same work first"
+    log.info("event=lost_race attempt=%s winner=%s", attempt.id, winner["attempt"])
+    return _result("lost", reason, winner, store)
+
+
+def _result(decision: str, reason: str, record: commits.Record, store: Store) -> Result:
+    outputs = commits.resolved_outputs(store, record)
+    return Result(decision=decision, reason=reason, commit=record, outputs=outputs)
+
+
+def _tracker(call: Call, where: Address, attempt: Attempt, store: Store) -> tracking.RunTracker:
+    def leads() -> bool:
+        alive = [state["attempt"] for state in attempts.states(store, where.prefix) if attempts.is_alive(state)]
+        return min(alive, default=attempt.id) == attempt.id
+
+    client = tracking.connect(call.settings)
+    return tracking.child_run(
+        client,
+        call.settings,
+        store,
+        where,
+        run=call.run,
+        task=call.task,
+        attempt=attempt.id,
+        leads=leads,
+        params=call.values,
+    )
+
+
+def _log_outputs(tracker: tracking.RunTracker, record: commits.Record) -> None:
+    numbers = {n: v for n, v in record["outputs"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    tracker.metrics({f"output/{name}": float(value) for name, value in numbers.items()}, step=0)
+    tracker.flush(won=True)
+    texts = {name: value for name, value in record["outputs"].items() if isinstance(value, str)}
+    digests = {f"{name}.digest": v["digest"] for name, v in record["outputs"].items() if isinstance(v, dict)}
+    tracker.tags({f"output.{name}": value for name, value in (texts | digests).items()})
+
+
+def _point(
+    call: Call,
+    store: Store,
+    where: Address,
+    decision: str,
+    reason: str,
+    *,
+    record: commits.Record | None = None,
+    attempt: str | None = None,
+    error: str | None = None,
+    seconds: float = 0.0,
+) -> None:
+    pointer = runs.Pointer(
+        task=call.task,
+        component=where.component,
+        key=where.key,
+        decision=decision,
+        reason=reason,
+        inputs=call.values,
+        outputs=commits.resolved_outputs(store, record) if record else None,
+        attempt=record["attempt"] if record else attempt,
+        mlflow_run_id=record["mlflow_run_id"] if record else None,
+        error=error,
+        seconds=round(seconds, 3),
+    )
+    runs.point(store, call.run, pointer)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="telecine-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _preemption() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, or the death of the process that asked for this one to end with it."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    parent = os.environ.get("TELECINE_PARENT_PID")
+    done = threading.Event()
+    if parent:
+        threading.Thread(target=_watch_parent, args=(int(parent), event, done), daemon=True).start()
+    try:
+        yield event
+    finally:
+        done.set()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _watch_parent(parent: int, event: threading.Event, done: threading.Event) -> None:
+    while not done.wait(1.0):
+        if os.getppid() != parent:
+            event.set()
+            return
+
+
+def origin_record(settings: Settings, run: str, origin: Mapping[str, str]) -> None:
+    """Record which DAG run a run's slug stands for."""
+    runs.register(Store(settings.store_uri), run, **origin)

@@ -1,0 +1,235 @@
+"""One Airflow operator for every component and every runner.
+
+Parsing a DAG only checks names; looking up, starting and waiting happen in ``execute``. Success of a task means
+that its commit record exists.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, Param
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from telecine import config, settings
+from telecine.component import Component
+from telecine.errors import InputError
+from telecine.settings import Settings
+from telecine.work import runs
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+STOP_GRACE_S = 30.0
+"""How long a stopped component may take to save before it is killed."""
+
+
+def params_for(*components: Component, wired: Mapping[str, Sequence[str]]) -> dict[str, Param]:
+    """Airflow Params for every input that the DAG does not wire, one section of the form a component.
+
+    Args:
+        wired: by component name, the inputs that come from other tasks.
+    """
+    params = {}
+    for found in components:
+        for field in dataclasses.fields(found.inputs):
+            if field.name in wired.get(found.name, ()):
+                continue
+            schema = config.json_schema(found.inputs, field.name)
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            title = field.name.replace("_", " ")
+            params[param_name(found, field.name)] = Param(default, section=found.name, title=title, **schema)
+    return params
+
+
+def param_name(component: Component, field: str) -> str:
+    """Name of a component's input among a DAG's Params: ``train_num_steps`` for ``pretrain.train``'s ``num_steps``."""
+    return f"{component.name.rpartition('.')[2]}_{field}"
+
+
+class ComponentOperator(BaseOperator):
+    """Run one component, or point to the commit that already stands.
+
+    Args:
+        component: what to run.
+        inputs: values that the DAG decides: constants, templates, other tasks' outputs. Every other input is taken
+            from the DAG's Params under :func:`param_name`, where there is one.
+        role: suffix of the task id where a component appears twice in a DAG.
+        unless: name of a Param; the task is skipped when it is set.
+
+    Raises:
+        InputError: while the DAG is parsed, for an input that the component does not have.
+    """
+
+    template_fields: Sequence[str] = ("inputs",)
+    ui_color = "#e8eefc"
+
+    def __init__(
+        self,
+        *,
+        component: Component,
+        inputs: Mapping[str, Any] | None = None,
+        role: str = "",
+        unless: str = "",
+        retries: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        task_id = f"{component.name}-{role}" if role else component.name
+        for name in inputs or {}:
+            config.check_name(component.inputs, name, owner=f"task {task_id}")
+        super().__init__(task_id=task_id, retries=retries, **kwargs)
+        self.component = component
+        self.inputs = dict(inputs or {})
+        self.unless = unless
+
+    def or_param(self, name: str, param: str) -> str:
+        """This task's output as a template, unless the Param is set (and this task is therefore skipped)."""
+        config.check_name(self.component.outputs, name, owner=f"task {self.task_id}: outputs")
+        return f"{{{{ params.{param} or ti.xcom_pull(task_ids='{self.task_id}')['{name}'] }}}}"
+
+    def out(self, name: str) -> "XComArg":
+        """An output of this task as an input of another; raises :class:`InputError` for a name it does not have."""
+        config.check_name(self.component.outputs, name, owner=f"task {self.task_id}: outputs")
+        return self.output[name]
+
+    def execute(self, context: "Context") -> dict[str, Any]:
+        """Look up, else run and wait; returns the outputs."""
+        here = settings.from_environment()
+        run = _run_of(context, here)
+        if self.unless and context["params"].get(self.unless):
+            reason = f"{self.unless} is set"
+            self._point(run, here, "skipped", reason)
+            raise AirflowSkipException(f"{self.component.name} has nothing to do: {reason}")
+        try:
+            inputs = self.component.parse(self._values(context))
+            outputs = self._reuse(inputs, run, here)
+        except InputError as error:
+            self._point(run, here, "failed", "refused", error=str(error))
+            raise AirflowFailException(str(error)) from None
+        return outputs if outputs is not None else self._run_process(inputs, run, here, context)
+
+    def _point(self, run: str, here: Settings, decision: str, reason: str, error: str | None = None) -> None:
+        """Record a task that met no work at all."""
+        from telecine.storage import Store
+
+        pointer = runs.Pointer(
+            task=self.task_id,
+            component=self.component.name,
+            key="",
+            decision=decision,
+            reason=reason,
+            inputs={},
+            error=error,
+        )
+        runs.point(Store(here.store_uri), run, pointer)
+
+    def _values(self, context: "Context") -> dict[str, Any]:
+        names = {field.name: param_name(self.component, field.name) for field in dataclasses.fields(self.component.inputs)}
+        values = {field: context["params"][param] for field, param in names.items() if param in context["params"]}
+        return values | self.inputs
+
+    def _reuse(self, inputs: Any, run: str, here: Settings) -> dict[str, Any] | None:
+        from telecine.execution import Call, reuse
+
+        call = Call(component=self.component, inputs=inputs, run=run, task=self.task_id, settings=here)
+        result = reuse(call)
+        if result is None:
+            return None
+        self.log.info("event=reused component=%s reason=%r", self.component.name, result.reason)
+        return result.outputs
+
+    def _run_process(self, inputs: Any, run: str, here: Settings, context: "Context") -> dict[str, Any]:
+        """The process runner: the component's command line as a child of this task."""
+        with tempfile.TemporaryDirectory(prefix="telecine-") as folder:
+            result = Path(folder) / "result.json"
+            command = [sys.executable, "-P", "-m", "telecine.cli", "run", self.component.name]
+            command += ["--inputs", json.dumps(dataclasses.asdict(inputs)), "--result", str(result)]
+            command += ["--run", run, "--task", self.task_id]
+            environment = os.environ | here.environment()
+            environment |= {"TELECINE_PARENT_PID": str(os.getpid()), "TELECINE_TRY": str(context["ti"].try_number)}
+            code = self._wait(command, environment)
+            if code != 0:
+                raise _failure(self.component.name, code)
+            outputs: dict[str, Any] = json.loads(result.read_text())["outputs"]
+            return outputs
+
+    def _wait(self, command: list[str], environment: dict[str, str]) -> int:
+        """Run to the end, each line into the task's log; a task that is killed takes its child with it."""
+        child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        with _stopping(child):
+            assert child.stdout is not None
+            for line in child.stdout:
+                self.log.info(line.rstrip())
+            return child.wait()
+
+
+class CloseRun(BaseOperator):
+    """End a run's MLflow parent, whatever its tasks did, and record there what was reused.
+
+    A DAG appends it ``.as_teardown()``: it runs when all else is done, and says nothing about the DAG run's success.
+    """
+
+    def __init__(self, *, task_id: str = "close_run", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, retries=0, **kwargs)
+
+    def execute(self, context: "Context") -> None:
+        """Close the parent as finished if every component met a commit, else as failed."""
+        from telecine import tracking
+        from telecine.storage import Store
+
+        here = settings.from_environment()
+        run = _run_of(context, here)
+        store = Store(here.store_uri)
+        met = runs.pointers(store, run)
+        done = {pointer.task for pointer in met if pointer.decision in runs.SETTLED}
+        expected = {task.task_id for task in context["dag"].tasks if isinstance(task, ComponentOperator)}
+        client = tracking.connect(here)
+        parent = tracking.parent_run(client, here, store, run)
+        tags = {f"telecine.reused.{p.task}": p.mlflow_run_id or "" for p in met if p.decision == "reused"}
+        tracking.close(client, parent, succeeded=expected <= done, tags=tags)
+        self.log.info("event=closed run=%s unfinished=%s", run, sorted(expected - done))
+
+
+def _run_of(context: "Context", here: Settings) -> str:
+    """The slug of this DAG run, registered with where it came from.
+
+    Whoever starts a DAG run may name its slug in TELECINE_RUN: going on with an interrupted run makes a new Airflow
+    run id, and must not make a new run.
+    """
+    from telecine.execution import origin_record
+
+    dag_run = context["dag_run"]
+    run = os.environ.get("TELECINE_RUN") or runs.slug(dag_run.dag_id, dag_run.run_id)
+    origin_record(here, run, {"dag_id": dag_run.dag_id, "airflow_run_id": dag_run.run_id})
+    return run
+
+
+def _failure(name: str, code: int) -> AirflowException:
+    if code == InputError.exit_code:
+        return AirflowFailException(f"{name}: inputs or credentials are wrong (exit 78); its last line says which")
+    cause = f"killed by signal {-code}" if code < 0 else f"exit {code}"
+    return AirflowException(f"{name}: {cause}; a retry goes on from its last checkpoint or item")
+
+
+@contextlib.contextmanager
+def _stopping(child: "subprocess.Popen[str]") -> Iterator[None]:
+    """Ask the child to save when this task is stopped, and kill it when it does not end in time."""
+    try:
+        yield
+    except BaseException:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        raise

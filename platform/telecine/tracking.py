@@ -1,0 +1,257 @@
+"""MLflow as a researcher wants to find it: one parent run per run, one child per piece of work.
+
+Who makes an MLflow run is settled by a conditional create in the store, because searching for one and then
+creating it makes several under concurrency. A child belongs to the work's address: a retry, a racer and a call
+from a shell log into the same one.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from telecine import provenance
+from telecine.errors import RetryLater
+from telecine.settings import Settings
+from telecine.storage import Store, to_json
+from telecine.work.address import Address
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FLUSH_S = 5.0
+FLUSH_POINTS = 500
+MAX_PARAM_CHARS = 6000
+MAX_DATASET_DIGEST_CHARS = 36
+
+
+def connect(settings: Settings) -> "MlflowClient":
+    """A client of the deployment's MLflow; a local database is made and migrated by one process at a time.
+
+    Raises:
+        RetryLater: if a tracking server does not answer.
+    """
+    _quieten()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(settings.tracking_uri, registry_uri=settings.tracking_uri)
+    try:
+        with _database_lock(settings):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise RetryLater(f"MLflow at {settings.tracking_uri} does not answer: {_first_line(error)}") from None
+    return client
+
+
+class RunTracker:
+    """One MLflow run being written.
+
+    Points are buffered and sent in batches. Racing attempts share the run: only the attempt for which ``leads``
+    holds sends, the others keep their points until they lead or win, and a step that was sent is not sent again.
+    """
+
+    def __init__(
+        self, client: "MlflowClient", run_id: str, parent_run_id: str, *, leads: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.client, self.run_id, self.parent_run_id = client, run_id, parent_run_id
+        self._leads = leads
+        self._points: list[tuple[str, float, int, int]] = []
+        self._last_steps: dict[str, int] = {}
+        self._flushed = time.monotonic()
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log values at an optimiser step (or any other integer axis)."""
+        now_ms = int(time.time() * 1000)
+        self._points += [(name, float(value), now_ms, step) for name, value in values.items()]
+        if len(self._points) >= FLUSH_POINTS or time.monotonic() - self._flushed > FLUSH_S:
+            self.flush()
+
+    def flush(self, *, won: bool = False) -> None:
+        """Send what is buffered, if this attempt leads or has won."""
+        self._flushed = time.monotonic()
+        if not self._points or not (won or self._leads()):
+            return
+        from mlflow.entities import Metric
+
+        fresh = [point for point in self._points if point[3] > self._last_step(point[0])]
+        for start in range(0, len(fresh), 1000):
+            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in fresh[start : start + 1000]])
+        for name, _, _, step in fresh:
+            self._last_steps[name] = max(step, self._last_steps[name])
+        self._points.clear()
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Log a small file (a picture, a short clip, a report); large files stay in the store."""
+        self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def dataset(self, *, name: str, digest: str, source_uri: str, context: str, profile: Mapping[str, Any]) -> None:
+        """Log an input dataset, for MLflow's lineage."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name,
+            digest=digest[:MAX_DATASET_DIGEST_CHARS],
+            source_type="telecine",
+            source=to_json({"uri": source_uri}).decode(),
+            profile=to_json(dict(profile)).decode(),
+        )
+        tags = [InputTag("mlflow.data.context", context)]
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset=dataset, tags=tags)])
+        self.tags({"dataset.digest": digest})
+
+    def _last_step(self, name: str) -> int:
+        if name not in self._last_steps:
+            history = self.client.get_metric_history(self.run_id, name)
+            self._last_steps[name] = max((metric.step for metric in history), default=-1)
+        return self._last_steps[name]
+
+
+def parent_run(client: "MlflowClient", settings: Settings, store: Store, run: str) -> str:
+    """The MLflow run of a whole run; made by whoever wins ``runs/<run>/mlflow.json``."""
+    origin = store.read_json(f"runs/{run}/run.json") or {}
+    experiment = _experiment(client, settings, origin.get("dag_id") or "shell")
+    tags = {
+        "mlflow.runName": run,
+        "platform.run_id": run,
+        "platform.dag_id": origin.get("dag_id") or "",
+        "platform.airflow_run_id": origin.get("airflow_run_id") or "",
+        **_source_tags(),
+    }
+    return _claimed(client, store, f"runs/{run}/mlflow.json", experiment, tags)
+
+
+def child_run(
+    client: "MlflowClient",
+    settings: Settings,
+    store: Store,
+    address: Address,
+    *,
+    run: str,
+    task: str,
+    attempt: str,
+    leads: Callable[[], bool],
+    params: Mapping[str, Any],
+) -> RunTracker:
+    """The MLflow run of one piece of work, below the parent of the run that met it first."""
+    parent = parent_run(client, settings, store, run)
+    experiment = client.get_run(parent).info.experiment_id
+    commit = provenance.git_commit()[:8] or "no-git"
+    tags = {
+        "mlflow.runName": f"{address.component}-{commit}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}",
+        "mlflow.parentRunId": parent,
+        "platform.run_id": run,
+        "platform.task_id": task,
+        "platform.component": address.component,
+        "platform.key": address.key,
+        "config.digest": address.key,
+        **_origin_tags(store, run),
+        **_source_tags(),
+        **{f"hw.{name}": value for name, value in provenance.hardware().items()},
+    }
+    run_id = _claimed(client, store, f"{address.prefix}/mlflow.json", experiment, tags)
+    tracker = RunTracker(client, run_id, parent, leads=leads)
+    client.update_run(run_id, status="RUNNING")
+    tracker.tags({"platform.attempt": attempt, "platform.try": os.environ.get("TELECINE_TRY", "1")})
+    _log_params(client, run_id, params)
+    return tracker
+
+
+def close(client: "MlflowClient", run_id: str, *, succeeded: bool, tags: Mapping[str, str] | None = None) -> None:
+    """End an MLflow run."""
+    for name, value in (tags or {}).items():
+        client.set_tag(run_id, name, value)
+    client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def _claimed(client: "MlflowClient", store: Store, path: str, experiment: str, tags: Mapping[str, str]) -> str:
+    standing = store.read_json(path)
+    if standing is None or not _usable(client, standing["run_id"]):
+        made = client.create_run(experiment, tags=dict(tags)).info.run_id
+        claim = to_json({"run_id": made})
+        if standing is not None:
+            store.write(path, claim)
+        elif not store.create(path, claim) and store.read_json(path)["run_id"] != made:
+            client.delete_run(made)
+        standing = store.read_json(path)
+    return str(standing["run_id"])
+
+
+def _usable(client: "MlflowClient", run_id: str) -> bool:
+    """Whether the run still exists: a person may have deleted it, or the tracker may be a new one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
+def _experiment(client: "MlflowClient", settings: Settings, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    folder = f"file://{settings.home}/mlflow/artifacts/{name}" if settings.tracker_is_local else None
+    try:
+        return str(client.create_experiment(name, artifact_location=folder))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    fresh = [Param(name, str(value)[:MAX_PARAM_CHARS]) for name, value in params.items() if name not in known]
+    if fresh:
+        client.log_batch(run_id, params=fresh)
+
+
+def _origin_tags(store: Store, run: str) -> dict[str, str]:
+    origin = store.read_json(f"runs/{run}/run.json") or {}
+    return {f"platform.{name}": str(origin[name]) for name in ("dag_id", "airflow_run_id") if origin.get(name)}
+
+
+def _source_tags() -> dict[str, str]:
+    commit = provenance.git_commit()
+    return {"mlflow.source.git.commit": commit, "mlflow.source.name": "telecine", "mlflow.source.type": "PROJECT"}
+
+
+@contextlib.contextmanager
+def _database_lock(settings: Settings) -> Iterator[None]:
+    """Hold the right to make or migrate the local database: its first use by two processes at once crashes."""
+    parts = urlsplit(settings.tracking_uri)
+    if parts.scheme != "sqlite":
+        yield
+        return
+    folder = Path(parts.path[1:] if parts.path.startswith("//") else parts.path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "migration.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _quieten() -> None:
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,125 @@
+"""The content key: what is computed, from what, by which code, and nothing about when or where."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from telecine.component import Component
+from telecine.config import is_artifact
+from telecine.errors import InputError
+from telecine.storage import Store, to_json
+from telecine.work import source
+from telecine.work.digests import Digests, combine
+
+CONTRACT = 1
+"""Part of every key. Raise it when the platform itself changes the bytes that a component commits."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where one piece of work lives, and why there.
+
+    Attributes:
+        component: ``area.verb``.
+        key: 32 hexadecimal digits, the digest of everything below.
+        inputs: resolved values; an artifact stands as ``{"digest": …}``.
+        modules: digest of each source module in the component's import closure.
+        run: the run's slug for a component with effects, else None: effects are never shared between runs.
+    """
+
+    component: str
+    key: str
+    inputs: dict[str, Any]
+    modules: dict[str, str]
+    run: str | None
+
+    @property
+    def prefix(self) -> str:
+        """Folder of this work, relative to the store's root."""
+        return f"work/{self.component}/{self.key}"
+
+    @property
+    def commit_path(self) -> str:
+        """The record whose existence means success."""
+        return f"{self.prefix}/commit.json"
+
+
+def resolve(component: Component, inputs: Any, *, store: Store, digests: Digests, run: str) -> Address:
+    """Compute the address of ``component`` on ``inputs``.
+
+    Raises:
+        InputError: if an input artifact does not exist or cannot be read.
+    """
+    values = {
+        field.name: _canonical(component, field.name, getattr(inputs, field.name), store, digests)
+        for field in dataclasses.fields(inputs)
+    }
+    modules = source.module_digests(component.entry_module)
+    scope = run if component.effects else None
+    parts = {
+        "contract": CONTRACT,
+        "component": component.name,
+        "inputs": values,
+        "source": source.combined(modules),
+        "run": scope,
+    }
+    key = hashlib.sha256(to_json(parts)).hexdigest()[:32]
+    return Address(component=component.name, key=key, inputs=values, modules=modules, run=scope)
+
+
+def _canonical(component: Component, name: str, value: Any, store: Store, digests: Digests) -> Any:
+    if not is_artifact(component.inputs, name):
+        return list(value) if isinstance(value, tuple) else value
+    if value == "":
+        return {"digest": None}
+    try:
+        return {"digest": artifact_digest(value, store, digests)}
+    except FileNotFoundError:
+        expected = "expected an existing file or folder"
+        raise InputError(f"{component.name}: {name} does not exist: {value!r}; {expected}") from None
+    except PermissionError as error:
+        raise InputError(f"{component.name}: {name} cannot be read: {error.filename!r}; check its permissions") from None
+
+
+def artifact_digest(uri: str, store: Store, digests: Digests) -> str:
+    """Digest of the bytes behind a URI: from the commit that made it, else from the bytes themselves."""
+    path = store.path_of(uri)
+    if path is None:
+        return _external_digest(uri, digests)
+    commit = producer(path, store)
+    for output in (commit or {}).get("outputs", {}).values():
+        if isinstance(output, dict) and output["path"] == path:
+            return str(output["digest"])
+    raise FileNotFoundError(uri)
+
+
+def producer(path: str, store: Store) -> dict[str, Any] | None:
+    """Commit record of the work whose attempt made ``path`` (relative to the store), or None."""
+    parts = path.split("/")
+    if len(parts) < 5 or parts[0] != "work" or parts[3] != "attempts":
+        return None
+    record: dict[str, Any] | None = store.read_json("/".join([*parts[:3], "commit.json"]))
+    return record
+
+
+def _external_digest(uri: str, digests: Digests) -> str:
+    if urlsplit(uri).scheme == "s3":
+        parent, _, name = uri.rpartition("/")
+        entries = list(Store(parent).entries(name))
+        if not entries:
+            raise FileNotFoundError(uri)
+        return combine((entry.path, f"{entry.size} {entry.etag}") for entry in entries)
+    path = local_path(uri)
+    if not path.exists():
+        raise FileNotFoundError(uri)
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise PermissionError(13, "not readable", str(path))
+    return digests.tree(path)
+
+
+def local_path(uri: str) -> Path:
+    """Path of a ``file://`` URI or of a plain path."""
+    return Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser().absolute()

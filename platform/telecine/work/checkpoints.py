@@ -1,0 +1,83 @@
+"""Checkpoints: states of one piece of work from which any attempt at it can go on."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from telecine.storage import Store
+from telecine.work import commits
+from telecine.work.digests import Digests
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A committed, verified state. ``dir`` is local and read-only."""
+
+    step: int
+    dir: Path
+
+
+class Checkpoints:
+    """The checkpoints of one address, shared by all its attempts.
+
+    ``<work>/checkpoints/<step>/commit.json`` names the files, which lie in a folder of the attempt that wrote
+    them: two racing attempts never write the same file, and a torn write is never named by a commit.
+    """
+
+    def __init__(self, store: Store, digests: Digests, *, work_prefix: str, attempt: str, scratch: Path) -> None:
+        self._store, self._digests = store, digests
+        self._root = f"{work_prefix}/checkpoints"
+        self._attempt, self._scratch = attempt, scratch
+
+    def steps(self) -> list[int]:
+        """Committed steps, ascending; whether they are intact shows when they are read."""
+        names = (entry.path.split("/") for entry in self._store.entries(self._root))
+        return sorted(int(parts[-2]) for parts in names if parts[-1] == "commit.json")
+
+    def latest(self) -> Checkpoint | None:
+        """The newest intact checkpoint, or None. Broken ones are moved out of the way."""
+        for step in reversed(self.steps()):
+            path = f"{self._root}/{step:08d}/commit.json"
+            record = commits.read(self._store, path)
+            if record is None:
+                continue
+            if not commits.broken_files(self._store, record, self._digests):
+                return Checkpoint(step, self._local(record))
+            commits.quarantine(self._store, path, record)
+        return None
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Commit what ``write`` puts into a folder; nothing to do where the step already has a commit."""
+        path = f"{self._root}/{step:08d}/commit.json"
+        if self._store.head(path) is not None:
+            return
+        prefix = f"{self._root}/{step:08d}/{self._attempt}"
+        folder = self._store.local(prefix) or self._scratch / f"checkpoint-{step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write(folder)
+        files = commits.describe_files(folder, prefix, self._digests)
+        for name in files:
+            self._store.upload(folder / name.removeprefix(prefix + "/"), name)
+        commits.publish(self._store, path, {"attempt": self._attempt, "step": step, "folder": prefix, "files": files})
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest ``keep``; the commit goes first, so that no reader meets half a checkpoint."""
+        steps = self.steps()
+        for step in steps[: max(len(steps) - keep, 0)]:
+            self._store.delete(f"{self._root}/{step:08d}/commit.json")
+            self._store.delete_folder(f"{self._root}/{step:08d}")
+
+    def clear(self) -> None:
+        """Remove every checkpoint, for work that is redone by force."""
+        self._store.delete_folder(self._root)
+
+    def _local(self, record: commits.Record) -> Path:
+        local = self._store.local(record["folder"])
+        if local is not None:
+            return local
+        target = self._scratch / f"restore-{record['step']}"
+        for name in record["files"]:
+            self._store.download(name, target / name.removeprefix(record["folder"] + "/"))
+        return target

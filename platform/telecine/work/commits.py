@@ -1,0 +1,113 @@
+"""Commit records: made last, by a conditional create, read by everybody, and never trusted without a look."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from telecine.component import Component
+from telecine.config import is_artifact
+from telecine.storage import Store, to_json
+from telecine.work.digests import Digests, combine, files_below
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A committed file that is gone or whose bytes are not those of the record."""
+
+    path: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.problem}"
+
+
+def read(store: Store, path: str) -> Record | None:
+    """The record at ``path``, or None."""
+    record: Record | None = store.read_json(path)
+    return record
+
+
+def publish(store: Store, path: str, record: Record, *, replace: bool = False) -> Record:
+    """Make ``record`` the commit at ``path`` and return the one that stands there now.
+
+    The caller won if the returned record carries its attempt: a store may keep the object and lose the reply, so
+    "already exists" alone says nothing. ``replace`` overwrites, for work that was redone by force.
+    """
+    store.sync(list(record["files"]))
+    data = to_json(record)
+    if replace:
+        store.write(path, data)
+    elif not store.create(path, data):
+        standing = read(store, path)
+        assert standing is not None
+        return standing
+    store.sync([path])
+    return record
+
+
+def describe_files(folder: Path, prefix: str, digests: Digests) -> dict[str, dict[str, Any]]:
+    """``{store path: {"sha256", "size"}}`` of every file below a local folder that lies at ``prefix``."""
+    return {
+        f"{prefix}/{file.relative_to(folder).as_posix()}": {"sha256": digests.file(file), "size": file.stat().st_size}
+        for file in files_below(folder)
+    }
+
+
+def describe_outputs(component: Component, outputs: Any, prefix: str, files: dict[str, Any]) -> dict[str, Any]:
+    """Outputs as the record keeps them: values as they are, artifacts as store path and digest."""
+    described: dict[str, Any] = {}
+    for field in dataclasses.fields(outputs):
+        value = getattr(outputs, field.name)
+        if is_artifact(component.outputs, field.name):
+            value = {"path": f"{prefix}/{value}", "digest": _artifact_digest(f"{prefix}/{value}", files)}
+        described[field.name] = list(value) if isinstance(value, tuple) else value
+    return described
+
+
+def resolved_outputs(store: Store, record: Record) -> dict[str, Any]:
+    """Outputs as the next component takes them: artifacts as URIs of this store."""
+    return {
+        name: store.uri_of(value["path"]) if isinstance(value, dict) else value
+        for name, value in record["outputs"].items()
+    }
+
+
+def broken_files(store: Store, record: Record, digests: Digests) -> list[Broken]:
+    """Which of the record's files, its items' included, are no longer what was committed."""
+    expected = dict(record["files"])
+    for item in record.get("items", []):
+        expected |= item["files"]
+    problems = [(path, _problem(store, path, known, digests)) for path, known in expected.items()]
+    return [Broken(path, problem) for path, problem in problems if problem]
+
+
+def quarantine(store: Store, path: str, record: Record) -> None:
+    """Move a record that no longer holds out of the way, unless somebody already replaced it."""
+    standing = read(store, path)
+    if standing is not None and standing["attempt"] == record["attempt"]:
+        folder, _, name = path.rpartition("/")
+        store.write(f"{folder}/broken/{record['attempt']}-{name}", to_json(record))
+        store.delete(path)
+
+
+def _artifact_digest(path: str, files: dict[str, Any]) -> str:
+    if path in files:
+        return str(files[path]["sha256"])
+    below = [(name.removeprefix(path + "/"), known["sha256"]) for name, known in files.items() if name.startswith(path)]
+    if not below:
+        raise FileNotFoundError(f"the component named {path} as an output but wrote no such file or folder")
+    return combine(below)
+
+
+def _problem(store: Store, path: str, known: dict[str, Any], digests: Digests) -> str | None:
+    entry = store.head(path)
+    if entry is None:
+        return "missing"
+    if entry.size != known["size"]:
+        return f"{entry.size} bytes long, committed were {known['size']}"
+    local = store.local(path)
+    if local is not None and digests.file(local) != known["sha256"]:
+        return "changed since it was committed"
+    return None

@@ -1,0 +1,64 @@
+"""SHA-256 of files and folders, remembered as long as a file's size, times and inode stay the same."""
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+_SCHEMA = """create table if not exists digests (
+    path text primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text)"""
+_lock = threading.Lock()
+
+
+class Digests:
+    """Digests with a memory in ``<home>/digests.sqlite``.
+
+    A file counts as unchanged while size, modification time, change time and inode are equal, the rule by which
+    git trusts its index; the change time cannot be set back by a program, so a flipped byte is seen.
+    """
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._memory = sqlite3.connect(home / "digests.sqlite", timeout=60, check_same_thread=False)
+        with self._memory:
+            self._memory.execute("pragma journal_mode=wal")
+            self._memory.execute(_SCHEMA)
+
+    def file(self, path: Path) -> str:
+        """SHA-256 of a file's bytes, hexadecimal."""
+        name, stat = str(path.absolute()), path.stat()
+        state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        query = "select sha256 from digests where path=? and size=? and mtime_ns=? and ctime_ns=? and inode=?"
+        with _lock:
+            row = self._memory.execute(query, (name, *state)).fetchone()
+        if row:
+            return str(row[0])
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        with _lock, self._memory:
+            self._memory.execute("insert or replace into digests values (?,?,?,?,?,?)", (name, *state, digest))
+        return digest
+
+    def tree(self, path: Path) -> str:
+        """Digest of a file, or of a folder's relative names and bytes."""
+        if path.is_file():
+            return self.file(path)
+        return combine((str(file.relative_to(path)), self.file(file)) for file in files_below(path))
+
+
+def combine(named: Iterable[tuple[str, str]]) -> str:
+    """One digest for many ``(relative name, digest)`` pairs, whatever their order."""
+    lines = sorted(f"{digest}  {name}\n" for name, digest in named)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every regular file below a folder, sorted; raises PermissionError rather than skip what it cannot read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = [Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return sorted(path for path in found if path.is_file())

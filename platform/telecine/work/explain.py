@@ -1,0 +1,78 @@
+"""Why work was, or was not, reused: the difference between two addresses, in plain words."""
+
+import time
+from typing import Any
+
+from telecine.storage import Store
+from telecine.work import commits
+from telecine.work.address import Address
+
+
+def why_reused(store: Store, record: commits.Record) -> str:
+    """Who made the commit that is being reused, and when."""
+    age = _age(time.time() - float(record["committed"]))
+    return f"same inputs and code as in run {record['run']}, committed {age} ago"
+
+
+def why_new(store: Store, where: Address, task: str) -> str:
+    """What differs between an address without a commit and the newest commit of the same component and task."""
+    if where.run is not None:
+        return "it has effects, so every run does it anew"
+    nearest = nearest_commit(store, where)
+    if nearest is None:
+        return "first time"
+    return differences(nearest["address"], where) or "its commit is gone"
+
+
+def nearest_commit(store: Store, where: Address) -> commits.Record | None:
+    """The standing commit of the same component that shares most inputs and modules; the newest among equals."""
+    best: tuple[int, float, commits.Record] | None = None
+    for key in store.folders(f"work/{where.component}"):
+        if key in ("items", where.key):
+            continue
+        record = store.read_json(f"work/{where.component}/{key}/commit.json")
+        if record is None:
+            continue
+        rank = (_shared(record["address"], where), float(record["committed"]), record)
+        if best is None or rank[:2] > best[:2]:
+            best = rank
+    return best[2] if best else None
+
+
+def differences(old: dict[str, Any], new: Address) -> str:
+    """Changed inputs and modules, as a sentence; empty when there are none."""
+    parts = [_input_difference(name, old["inputs"].get(name), value) for name, value in new.inputs.items()]
+    parts += [f"{name} is no longer an input" for name in old["inputs"] if name not in new.inputs]
+    parts += [_module_difference(module, old, new) for module in sorted({*old["modules"], *new.modules})]
+    return "; ".join(part for part in parts if part)
+
+
+def _input_difference(name: str, old: Any, new: Any) -> str:
+    if old == new:
+        return ""
+    if isinstance(new, dict):
+        return f"the content of {name} changed"
+    return f"{name} was {old!r}, now {new!r}" if old is not None else f"{name} is a new input"
+
+
+def _module_difference(module: str, old: dict[str, Any], new: Address) -> str:
+    before, after = old["modules"].get(module), new.modules.get(module)
+    if before == after:
+        return ""
+    if before is None:
+        return f"code: {module} is new"
+    return f"code: {module} changed" if after else f"code: {module} is no longer used"
+
+
+def _shared(old: dict[str, Any], new: Address) -> int:
+    inputs = sum(old["inputs"].get(name) == value for name, value in new.inputs.items())
+    return inputs + sum(old["modules"].get(name) == digest for name, digest in new.modules.items())
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+

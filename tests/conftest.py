@@ -1,0 +1,53 @@
+"""Fixtures that every test may use: a deployment of its own, and components run for real in it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telecine import component, settings
+from telecine.execution import Call, execute
+
+REPOSITORY = Path(__file__).parent.parent
+CLIPS = REPOSITORY.parent / "shared" / "data" / "clips"
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[settings.Settings]:
+    """An empty home, store and tracker; the environment of child processes points at them too."""
+    here = settings.from_environment({"TELECINE_HOME": str(tmp_path / "home")})
+    for name, value in here.environment().items():
+        monkeypatch.setenv(name, value)
+    yield here
+
+
+@pytest.fixture
+def run_component(deployment: settings.Settings) -> Callable[..., Any]:
+    """Run a component in this process: ``run_component("curate.split", videos_uri=…) -> Outputs``."""
+
+    def run(name: str, run: str = "test", task: str | None = None, force: bool = False, **inputs: Any) -> Any:
+        found = component.find(name)
+        values = {key: str(value) if isinstance(value, os.PathLike) else value for key, value in inputs.items()}
+        call = Call(
+            component=found,
+            inputs=found.parse(values),
+            run=run,
+            task=task or name,
+            settings=deployment,
+            force=force,
+        )
+        return found.outputs(**execute(call).outputs)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_clips() -> Path:
+    """Folder of real footage; skipped where a person has none, an error in CI."""
+    if CLIPS.is_dir():
+        return CLIPS
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs the real footage at {CLIPS}")
+    pytest.skip("no real footage beside the checkout")
