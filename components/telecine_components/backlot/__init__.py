@@ -1,0 +1,1 @@
+"""Footage rendered from Backlot, the built-in test bed with exact truth."""

@@ -1,0 +1,1 @@
+"""Render Backlot films into a folder of videos."""

@@ -1,0 +1,1 @@
+"""Encode kept clips as training shards with an index."""

@@ -1,0 +1,125 @@
+"""Encode each source's kept clips as an item of its own, split by clip, join the index."""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from telecine.config import Artifact
+from telecine.context import Context, Item, Source
+from telecine.errors import InputError
+from telecine_components.curate import clips
+from telecine_components.curate.encode.contact_sheet import write_contact_sheet
+from telecine_components.curate.encode.index import SCHEMA, held_out_clips, write_index
+from telecine_components.curate.encode.samples import write_shard
+from telecine_components.curate.encode.spec import Inputs, Outputs
+from telecine_components.curate.encode.windows import windows_of
+from telecine_components.media.shards import read_array
+
+log = logging.getLogger(__name__)
+
+ITEM_INPUTS = ("width_px", "height_px", "num_frames", "sample_fps", "max_samples_per_clip")
+CLIP_COLUMNS = ("clip_id", "start_s", "end_s", "end_frame", "caption", "licence", "consent")
+SHARD = "shard.tar"
+SHEET_ROWS = 12
+
+Rows = list[dict[str, Any]]
+
+
+def run(inputs: Inputs, ctx: Context) -> Outputs:
+    """Write ``dataset/index.parquet`` and ``contact_sheet.png``; the shards are items.
+
+    Raises:
+        InputError: fewer than two clips give a sample, or the videos are not those that the manifest describes.
+    """
+    folder = ctx.fetch(inputs.videos_uri)
+    kept = _kept_by_source(clips.read(ctx.fetch(inputs.clips_uri), owner="curate.encode"), inputs)
+    for name, rows in kept.items():
+        _check_unchanged(ctx, folder / name, rows[0]["source_digest"])
+
+    def process(source: Source, out_dir: Path) -> dict[str, Any]:
+        windows = [window for clip in kept[source.name] for window in windows_of(clip, inputs)]
+        return {"samples": write_shard(folder / source.name, windows, inputs, out_dir / SHARD)}
+
+    params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
+    items = ctx.items([Source(name, _digest_of(rows), params) for name, rows in kept.items()], process)
+    index = _join(items, kept, inputs)
+    return _write(index, inputs, ctx)
+
+
+def _kept_by_source(rows: Rows, inputs: Inputs) -> dict[str, Rows]:
+    """Clips that are long enough for a sample, by source, in the order of time."""
+    usable = [row for row in rows if row["reason"] is None and windows_of(row, inputs)]
+    if len(usable) < 2:
+        num_kept = sum(row["reason"] is None for row in rows)
+        needed_s = inputs.num_frames / inputs.sample_fps
+        raise InputError(
+            f"curate.encode: at least 2 clips must last {needed_s:g} s (one to train on, one to hold out), got "
+            f"{len(usable)} of {num_kept} kept clips; add footage, loosen curate.filter or take fewer frames"
+        )
+    usable.sort(key=lambda row: (row["source"], row["start_frame"]))
+    return {name: list(group) for name, group in itertools.groupby(usable, key=lambda row: str(row["source"]))}
+
+
+def _check_unchanged(ctx: Context, path: Path, digest: str) -> None:
+    if not path.is_file() or ctx.digest(path) != digest:
+        state = "differs from" if path.is_file() else "is missing from"
+        raise InputError(
+            f"curate.encode: {path.name} {state} what clips_uri describes; give the same videos_uri to "
+            "curate.split and curate.encode, and run curate.split again where videos changed"
+        )
+
+
+def _digest_of(rows: Rows) -> str:
+    """Of the video and of everything in its clips that a shard holds."""
+    parts = [rows[0]["source_digest"], *([row[name] for name in CLIP_COLUMNS] for row in rows)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:
+    by_id = {clip["clip_id"]: clip for rows in kept.values() for clip in rows}
+    val = held_out_clips(by_id, val_ratio=inputs.val_ratio, seed=inputs.seed)
+    shared = {
+        "num_frames": inputs.num_frames,
+        "height_px": inputs.height_px,
+        "width_px": inputs.width_px,
+        "fps": inputs.sample_fps,
+    }
+    index = []
+    for item in items:
+        if item.reason is not None:
+            raise InputError(f"curate.encode: {item.name}: {item.reason}; run curate.split again")
+        for sample in item.value["samples"]:
+            clip = {name: value for name, value in by_id[sample["clip_id"]].items() if name in SCHEMA.names}
+            place = {"shard": f"{item.path}/{SHARD}", "shard_digest": item.files[SHARD]}
+            index.append(clip | shared | sample | place | {"split": "val" if sample["clip_id"] in val else "train"})
+    return index
+
+
+def _write(index: Rows, inputs: Inputs, ctx: Context) -> Outputs:
+    (ctx.dir / "dataset").mkdir()
+    index_path = ctx.dir / "dataset" / "index.parquet"
+    write_index(index_path, index)
+    train = [row for row in index if row["split"] == "train"]
+    sheet_path = ctx.dir / "contact_sheet.png"
+    shown = train[:: max(1, len(train) // SHEET_ROWS)][:SHEET_ROWS]
+    write_contact_sheet(sheet_path, [read_array(ctx.path(r["shard"]), r["offset"], r["length"]) for r in shown])
+    outputs = Outputs(
+        dataset_uri=Artifact("dataset"),
+        contact_sheet_uri=Artifact("contact_sheet.png"),
+        num_samples=len(index),
+        num_train=len(train),
+        num_val=len(index) - len(train),
+        num_clips=len({row["clip_id"] for row in index}),
+    )
+    profile = dict(Counter(row["licence"] or "unknown licence" for row in index)) | {"num_samples": len(index)}
+    digest = ctx.digest(index_path)
+    ctx.tracker.dataset(
+        name="samples", digest=digest, source_uri=inputs.videos_uri, context="training", profile=profile
+    )
+    ctx.tracker.artifact(sheet_path)
+    log.info("event=encode_done num_samples=%d num_clips=%d", outputs.num_samples, outputs.num_clips)
+    return outputs

@@ -1,0 +1,1 @@
+"""Keep the clips that pass every threshold."""

@@ -1,0 +1,1 @@
+"""Find shots, cut them into clips and measure each clip."""

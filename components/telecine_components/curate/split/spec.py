@@ -1,0 +1,38 @@
+"""curate.split: one decode per file finds the shots, cuts them into clips and measures each clip."""
+
+import dataclasses
+
+from telecine.component import Component, Resources
+from telecine.config import Artifact, param
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    videos_uri: Artifact = param(help="Folder of video files, searched through all its subfolders.")
+    max_clip_s: float = param(4.0, gt=0, help="Longer shots are cut into equal clips of at most this length.")
+    trim_frames: int = param(4, ge=0, help="Frames dropped on both sides of a transition.")
+    cut_score: float = param(
+        1.3, help="A pair of frames less alike than this may be a cut (2.88 equal, below 0 unlike)."
+    )
+    cut_sigmas: float = param(3.0, ge=0, help="How far below the pairs before and after it a cut has to lie.")
+    dip_score: float = param(0.75, help="A smoothed similarity below this, unusual for its recent past, is a cut too.")
+    dip_sigmas: float = param(3.0, gt=0, help="How many standard deviations below its recent past is unusual.")
+    num_threads: int = param(1, ge=1, help="Threads of one decoder.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outputs:
+    clips_uri: Artifact = param(help="Manifest (parquet): a row per clip, and one with its reason per unusable file.")
+    num_files: int = param(help="Video files found.")
+    num_bad_files: int = param(help="Files that could not be used; the manifest gives the reason of each.")
+    num_clips: int = param(help="Clips found in the others.")
+
+
+COMPONENT = Component(
+    name="curate.split",
+    inputs=Inputs,
+    outputs=Outputs,
+    entry="telecine_components.curate.split.run:run",
+    image="curate",
+    resources=Resources(cpus=1, memory_gib=1.0),
+)

@@ -1,0 +1,1 @@
+"""What everything that touches video shares: decode, planes, encode, shards. Imports no area."""

@@ -1,0 +1,108 @@
+"""Decoding: the best video stream of a file, once, frame by frame, as bad data instead of decoder errors."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from telecine.errors import BadData
+
+FALLBACK_FPS = 25.0
+"""Rate of a file that gives neither a rate nor time stamps."""
+COMPLETE_RATIO = 0.9
+"""A file that gives fewer of the frames (or seconds) that its header promises is truncated; edit lists and
+rounded durations take less than that."""
+
+
+class Video:
+    """An open video file.
+
+    Attributes:
+        width_px, height_px: size as shown, so after the rotation that the file asks for.
+        fps: average rate; 0.0 where the file does not say.
+        num_frames: as the header says; 0 where it does not.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._stream = stream
+        self._stream_frames = container.decode(stream)
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        self.num_frames = stream.frames
+        self._decoded = 0
+        with self._decoder_errors():
+            self._head = list(itertools.islice(self._stream_frames, 1))
+        if not self._head:
+            raise BadData("no decodable frame")
+        first = self._head[0]
+        turned = first.rotation % 180 != 0
+        self.width_px, self.height_px = (first.height, first.width) if turned else (first.width, first.height)
+
+    def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Yield (seconds since the first frame, frame) in the order shown; can be walked once.
+
+        Raises:
+            BadData: the stream breaks, or ends before the header says it should.
+        """
+        first_s: float | None = None
+        time_s = 0.0
+        for frame in itertools.chain(self._head, self._rest()):
+            stamp_s = frame.time
+            if stamp_s is None:
+                time_s = self._decoded / (self.fps or FALLBACK_FPS)
+            else:
+                first_s = stamp_s if first_s is None else first_s
+                time_s = stamp_s - first_s
+            self._decoded += 1
+            yield time_s, frame
+        self._check_complete(time_s)
+
+    def _rest(self) -> Iterator[av.VideoFrame]:
+        with self._decoder_errors():
+            yield from self._stream_frames
+
+    def _check_complete(self, last_s: float) -> None:
+        if self._decoded < COMPLETE_RATIO * self.num_frames:
+            raise BadData(f"truncated after {self._decoded} of {self.num_frames} frames")
+        if self._stream.duration and self._stream.time_base and self.fps:
+            promised_s = float(self._stream.duration * self._stream.time_base)
+            if last_s + 1 / self.fps < COMPLETE_RATIO * promised_s:
+                raise BadData(f"truncated after {last_s:.2f} of {promised_s:.2f} s")
+
+    @contextlib.contextmanager
+    def _decoder_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise BadData(f"undecodable after {self._decoded} frames: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def open_video(path: Path, *, num_threads: int = 1) -> Iterator[Video]:
+    """Open the video stream with the most pixels; audio, subtitles and cover pictures are left alone.
+
+    Raises:
+        BadData: empty, not a video, without a video stream, or without one decodable frame.
+    """
+    if path.stat().st_size == 0:
+        raise BadData("empty file")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise BadData(f"not a video: {error.strerror}") from error
+    with container:
+        stream = _largest_stream(container)
+        stream.codec_context.thread_count = num_threads
+        stream.codec_context.thread_type = "AUTO"
+        yield Video(container, stream)
+
+
+def _largest_stream(container: InputContainer) -> VideoStream:
+    pictures = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & pictures and s.width and s.height]
+    if not streams:
+        raise BadData("no video stream")
+    return max(streams, key=lambda stream: stream.width * stream.height)

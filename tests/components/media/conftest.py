@@ -1,0 +1,66 @@
+"""Small videos, written with PyAV."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def ramp() -> Pixels:
+    """24 frames of 64x48 in which a colour ramp slides to the left."""
+    y, x = np.mgrid[:48, :64]
+    frames = [np.stack([(3 * (x + t)) % 256, 4 * y, np.full_like(x, 90)], axis=-1) for t in range(24)]
+    return np.stack(frames).astype(np.uint8)
+
+
+@pytest.fixture
+def write_video(tmp_path: Path) -> Callable[..., Path]:
+    """Write streams of frames with any codec, pixel format, time stamps or rotation."""
+
+    def write(
+        name: str,
+        *streams: Pixels,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        stamps: list[int] | None = None,
+        rotation: float = 0.0,
+        faststart: bool = False,
+    ) -> Path:
+        path = tmp_path / name
+        options = {"movflags": "+faststart"} if faststart else {}
+        with av.open(str(path), "w", options=options) as container:
+            outs = [container.add_stream(codec, rate=Fraction(12)) for _ in streams]
+            for out, frames in zip(outs, streams, strict=True):
+                out.height, out.width, out.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
+                if rotation:
+                    out.set_display_rotation(rotation)
+            for out, frames in zip(outs, streams, strict=True):
+                for index, picture in enumerate(frames):
+                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    frame.pts, frame.time_base = (stamps or list(range(len(frames))))[index], Fraction(1, 12)
+                    container.mux(out.encode(frame))
+                container.mux(out.encode(None))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def sound_only(tmp_path: Path) -> Path:
+    """A file named .mp4 that holds a second of silence and no picture."""
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, 16000, 1000):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
