@@ -1,26 +1,37 @@
 """Fixtures that every test may use: a deployment of its own, and components run for real in it."""
 
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from telecine import component, settings
+from telecine import component, settings, tracking
 from telecine.execution import Call, execute
 
 REPOSITORY = Path(__file__).parent.parent
 CLIPS = REPOSITORY.parent / "shared" / "data" / "clips"
 
 
+@pytest.fixture(scope="session")
+def empty_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database as its first use leaves it; made once, because that takes seconds."""
+    here = settings.from_environment({"TELECINE_HOME": str(tmp_path_factory.mktemp("tracker"))})
+    tracking.connect(here)
+    return here.home / "mlflow" / "mlflow.db"
+
+
 @pytest.fixture
-def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[settings.Settings]:
+def deployment(tmp_path: Path, empty_tracker: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
     """An empty home, store and tracker; the environment of child processes points at them too."""
     here = settings.from_environment({"TELECINE_HOME": str(tmp_path / "home")})
+    (here.home / "mlflow").mkdir(parents=True)
+    shutil.copy(empty_tracker, here.home / "mlflow" / "mlflow.db")
     for name, value in here.environment().items():
         monkeypatch.setenv(name, value)
-    yield here
+    return here
 
 
 @pytest.fixture

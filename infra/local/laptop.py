@@ -84,6 +84,7 @@ def main() -> int:
     commands.add_parser("up", help="start both web pages").set_defaults(command=lambda _: up())
     commands.add_parser("down", help="stop them").set_defaults(command=lambda _: down())
     parsed = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(parsed.command(parsed))
     except TelecineError as error:
@@ -168,7 +169,7 @@ def down() -> int:
     for name in ("airflow", "mlflow"):
         pid = _pid(place, name)
         if pid is not None:
-            _stop_group(pid)
+            _end_group(pid, signal.SIGTERM)
             print(f"stopped {name}")
         (place.here.home / f"{name}.pid").unlink(missing_ok=True)
     return 0
@@ -184,22 +185,26 @@ def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: 
         try:
             _watch(process, Store(place.here.store_uri), request["run"])
         except BaseException:
-            _stop_group(process.pid)
+            # Without Airflow nobody retries; the component sees that its parent is gone, saves and ends.
+            process.kill()
+            process.wait()
+            _end_group(process.pid, signal.SIG_DFL)
             raise
     return process.wait()
 
 
 def _watch(process: "subprocess.Popen[bytes]", store: Store, run: str) -> None:
     """Print a line when a task settles, and a moving one while it runs."""
-    shown: set[str] = set()
+    shown: set[tuple[str, float]] = set()
     clear, began = "\r\x1b[K" if sys.stdout.isatty() else "", time.time()
     alive = True
     while alive:
         alive = process.poll() is None
         tasks = status.of(store, run)["tasks"] if store.read_json(f"runs/{run}/run.json") else []
         for task in tasks:
-            if task["state"] in runs.SETTLED and task["task"] not in shown and task["started"] >= began:
-                shown.add(task["task"])
+            settled = task["state"] in (*runs.SETTLED, "failed") and task["started"] >= began
+            if settled and (task["task"], task["started"]) not in shown:
+                shown.add((task["task"], task["started"]))
                 print(f"{clear}{_line(task)}", flush=True)
         running = [task for task in tasks if task["state"] not in (*runs.SETTLED, "failed")]
         if clear and running:
@@ -255,12 +260,27 @@ def _summarise(place: Laptop, report: dict[str, Any], log: Path, seconds: float)
     outputs = tasks["deploy.report"]["outputs"]
     store = Store(place.here.store_uri)
     summary = json.loads(store.read(store.path_of(outputs["summary_uri"]) or ""))
-    for line in summary["lines"]:
+    for line in _headlines(summary, tasks):
         print(line)
     print(f"\nreport   {outputs['report_uri'].removeprefix('file://')}")
     print(f"explain  .venv/bin/telecine explain {report['run']}")
     print("pages    make up  (Airflow and MLflow, with logins)")
     print(f"took     {seconds:.0f} s")
+
+
+def _headlines(summary: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
+    """The run in a few lines: funnel, losses, samples, model."""
+    funnel, held_out = summary["funnel"], summary["held_out"]
+    rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(funnel["rejected"].items()) if count)
+    yield f"funnel   {funnel['files']} files, {funnel['clips_in']} clips, {funnel['kept']} kept ({rejected or 'none rejected'})"
+    for bad in summary["bad_files"]:
+        yield f"         {bad['file']}: {bad['reason']}"
+    losses = ", ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in held_out["loss"].items())
+    yield f"losses   training {summary['final_loss']:.4f} after {summary['num_steps']} steps; held-out {losses}"
+    yield f"         {summary['verdict']}"
+    samples = tasks["evaluate.sample"]["outputs"]["samples_uri"].removeprefix("file://")
+    yield f"samples  {summary['num_films']} films, {samples}/contact_sheet.png"
+    yield f"model    {summary['model_name']} version {summary['model_version']}, alias {summary['alias']}"
 
 
 def _exit_code(report: dict[str, Any]) -> int:
@@ -316,14 +336,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _stop_group(pid: int) -> None:
-    """Ask a process group to end, and kill what is left of it."""
+def _end_group(group: int, first: signal.Signals | signal.Handlers) -> None:
+    """Send ``first`` to a process group, wait until it is empty, and kill what is left of it."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGTERM)
+        os.killpg(group, int(first))
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while time.monotonic() < deadline and _is_alive(pid):
+        while time.monotonic() < deadline:
             time.sleep(0.2)
-        os.killpg(pid, signal.SIGKILL)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _new_keys() -> dict[str, str]:

@@ -4,15 +4,14 @@ Parsing a DAG only checks names; looking up, starting and waiting happen in ``ex
 that its commit record exists.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,20 +27,20 @@ from telecine.work import runs
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
+RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0}
 STOP_GRACE_S = 30.0
 """How long a stopped component may take to save before it is killed."""
 
 
-def params_for(*components: Component, wired: Mapping[str, Sequence[str]]) -> dict[str, Param]:
-    """Airflow Params for every input that the DAG does not wire, one section of the form a component.
+def params_for(*components: Component) -> dict[str, Param]:
+    """Airflow Params for every input that is a value, one section of the trigger form a component.
 
-    Args:
-        wired: by component name, the inputs that come from other tasks.
+    Artifacts are what a DAG wires, so they have no Param.
     """
     params = {}
     for found in components:
         for field in dataclasses.fields(found.inputs):
-            if field.name in wired.get(found.name, ()):
+            if config.is_artifact(found.inputs, field.name):
                 continue
             schema = config.json_schema(found.inputs, field.name)
             default = list(field.default) if isinstance(field.default, tuple) else field.default
@@ -79,16 +78,16 @@ class ComponentOperator(BaseOperator):
         inputs: Mapping[str, Any] | None = None,
         role: str = "",
         unless: str = "",
-        retries: int = 2,
         **kwargs: Any,
     ) -> None:
         task_id = f"{component.name}-{role}" if role else component.name
         for name in inputs or {}:
             config.check_name(component.inputs, name, owner=f"task {task_id}")
-        super().__init__(task_id=task_id, retries=retries, **kwargs)
+        super().__init__(task_id=task_id, multiple_outputs=True, **{**RETRIES, **kwargs})
         self.component = component
         self.inputs = dict(inputs or {})
         self.unless = unless
+        self._child: subprocess.Popen[str] | None = None
 
     def or_param(self, name: str, param: str) -> str:
         """This task's output as a template, unless the Param is set (and this task is therefore skipped)."""
@@ -162,15 +161,27 @@ class ComponentOperator(BaseOperator):
             return outputs
 
     def _wait(self, command: list[str], environment: dict[str, str]) -> int:
-        """Run to the end, each line into the task's log; a task that is killed takes its child with it."""
-        child = subprocess.Popen(
+        """Run to the end, each line into the task's log."""
+        self._child = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
-        with _stopping(child):
-            assert child.stdout is not None
-            for line in child.stdout:
+        assert self._child.stdout is not None
+        try:
+            for line in self._child.stdout:
                 self.log.info(line.rstrip())
-            return child.wait()
+            return self._child.wait()
+        finally:
+            self.on_kill()
+
+    def on_kill(self) -> None:
+        """Ask the component to save when its task is stopped, and kill it when it does not end in time."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
 
 
 class CloseRun(BaseOperator):
@@ -219,17 +230,3 @@ def _failure(name: str, code: int) -> AirflowException:
         return AirflowFailException(f"{name}: inputs or credentials are wrong (exit 78); its last line says which")
     cause = f"killed by signal {-code}" if code < 0 else f"exit {code}"
     return AirflowException(f"{name}: {cause}; a retry goes on from its last checkpoint or item")
-
-
-@contextlib.contextmanager
-def _stopping(child: "subprocess.Popen[str]") -> Iterator[None]:
-    """Ask the child to save when this task is stopped, and kill it when it does not end in time."""
-    try:
-        yield
-    except BaseException:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        raise

@@ -102,7 +102,7 @@ class Toys:
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" if line else "" for line in text.strip("\n").splitlines())
+    return "\n".join(f"    {line}" if line else "" for line in (text.strip("\n") or "pass").splitlines())
 
 
 @pytest.fixture

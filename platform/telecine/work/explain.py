@@ -7,6 +7,8 @@ from telecine.storage import Store
 from telecine.work import commits
 from telecine.work.address import Address
 
+MAX_DIFFERENCES = 3
+
 
 def why_reused(store: Store, record: commits.Record) -> str:
     """Who made the commit that is being reused, and when."""
@@ -44,7 +46,12 @@ def differences(old: dict[str, Any], new: Address) -> str:
     parts = [_input_difference(name, old["inputs"].get(name), value) for name, value in new.inputs.items()]
     parts += [f"{name} is no longer an input" for name in old["inputs"] if name not in new.inputs]
     parts += [_module_difference(module, old, new) for module in sorted({*old["modules"], *new.modules})]
-    return "; ".join(part for part in parts if part)
+    return _joined([part for part in parts if part])
+
+
+def _joined(parts: list[str]) -> str:
+    more = f"; and {len(parts) - MAX_DIFFERENCES} more" if len(parts) > MAX_DIFFERENCES else ""
+    return "; ".join(parts[:MAX_DIFFERENCES]) + more
 
 
 def _input_difference(name: str, old: Any, new: Any) -> str:
