@@ -1,0 +1,1 @@
+"""Models of Telecine: pure mathematics of video generation. No network, no files except a path passed in."""

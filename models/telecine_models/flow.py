@@ -1,0 +1,34 @@
+"""Rectified flow: the path from data to noise, and the loss that learns its velocity.
+
+Convention everywhere: t=0 is data, t=1 is noise, x_t = (1-t) x_0 + t noise, v = dx_t/dt = noise - x_0
+(rectified flow, arXiv 2209.03003).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def interpolate(
+    x0: Float[Tensor, "batch axis *axes"], noise: Float[Tensor, "batch axis *axes"], t: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch axis *axes"]:
+    """The point x_t on the straight path between data and noise, one flow time in [0, 1] per sample."""
+    t = t.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
+    return (1 - t) * x0 + t * noise
+
+
+def velocity(
+    x0: Float[Tensor, "batch axis *axes"], noise: Float[Tensor, "batch axis *axes"]
+) -> Float[Tensor, "batch axis *axes"]:
+    """The velocity of the path, constant in t."""
+    return noise - x0
+
+
+def flow_matching_loss(
+    denoiser_output: Float[Tensor, "batch axis *axes"],
+    x0: Float[Tensor, "batch axis *axes"],
+    noise: Float[Tensor, "batch axis *axes"],
+) -> Float[Tensor, " batch"]:
+    """Mean squared error of a predicted velocity, one float32 value per sample."""
+    error = denoiser_output.to(torch.float32) - velocity(x0, noise).to(torch.float32)
+    return error.square().flatten(1).mean(1)

@@ -1,0 +1,1 @@
+"""The video diffusion transformer: torch-free configuration, patches, rotary positions, blocks, model."""
