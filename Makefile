@@ -14,20 +14,20 @@ help:  ## list the commands
 $(VENV)/installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "telecine needs Python 3.11: install it, or call make PYTHON=/path/to/python3.11"; exit 78; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[airflow,curate,train,serve,monitor,dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[airflow,curate,train,serve,monitor,dev]'
 	@touch $@
 
 demo: $(VENV)/installed  ## footage to a registered, sampled model; VIDEOS=<folder> takes yours, CONF='{"train_num_steps": 50}' other Params
-	@$(BIN)/python infra/local/laptop.py demo
+	@$(BIN)/python infra/local/demo.py
 
 test: $(VENV)/installed  ## the test suite
 	$(BIN)/python -P -m pytest
 
 up: $(VENV)/installed  ## start Airflow's and MLflow's pages and print their URLs and logins
-	@$(BIN)/python infra/local/laptop.py up
+	@$(BIN)/python infra/local/pages.py up
 
 down: $(VENV)/installed  ## stop them
-	@$(BIN)/python infra/local/laptop.py down
+	@$(BIN)/python infra/local/pages.py down
 
 check: $(VENV)/installed  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -40,4 +40,5 @@ format: $(VENV)/installed  ## mend what the formatter and linter can
 	$(BIN)/ruff check --fix .
 
 constraints: $(VENV)/installed  ## pin the versions that are installed now
-	{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+	{ sed '/^# What it runs with/q' constraints.txt; $(BIN)/pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; } > constraints.new
+	mv constraints.new constraints.txt

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
 
-from telecine import component, settings, tracking
-from telecine.execution import Call, execute
+# Every signature's shapes and types are checked in tests; before the first import of what is checked.
+install_import_hook("telecine_models", "beartype.beartype")
+
+from telecine import component, settings, tracking  # noqa: E402
+from telecine.execution import Call, execute  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
 CLIPS = REPOSITORY.parent / "shared" / "data" / "clips"

@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--set", action="append", default=[], metavar="TASK.INPUT=VALUE", help=assume)
     gc = _add(commands, "gc", _gc, "remove what no run, model or living attempt needs")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
-    gc.add_argument("--keep-days", type=float, default=30.0, help="keep the work of runs younger than this (default 30)")
+    gc.add_argument(
+        "--keep-days", type=float, default=30.0, help="keep the work of runs younger than this (default 30)"
+    )
     _add(commands, "doctor", _doctor, "check what a run needs on this machine, and how to mend it")
     return parser
 
@@ -152,11 +154,11 @@ def _explain(parsed: argparse.Namespace) -> None:
 
 
 def _gc(parsed: argparse.Namespace) -> None:
-    from telecine.work import gc
+    from telecine.work import garbage
 
     store = Store(settings.from_environment().store_uri)
-    report = gc.collect(store, keep_days=parsed.keep_days, dry_run=parsed.dry_run)
-    _print_json(report) if parsed.json else print(gc.render(report))
+    report = garbage.collect(store, keep_days=parsed.keep_days, dry_run=parsed.dry_run)
+    _print_json(report) if parsed.json else print(garbage.render(report))
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

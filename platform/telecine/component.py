@@ -87,7 +87,7 @@ def find(name: str) -> Component:
         raise InputError(f"there is no component {name!r}; known: {', '.join(names()) or 'none installed'}")
     for package in packages():
         if name in _names_in(package):
-            component = importlib.import_module(f"{package}.{name}.spec").COMPONENT
+            component: Component = importlib.import_module(f"{package}.{name}.spec").COMPONENT
             break
     if component.name != name:
         raise TypeError(f"{package}.{name}.spec declares {component.name!r}; folder and name must agree")

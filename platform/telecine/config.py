@@ -98,15 +98,14 @@ def json_schema(cls: type, name: str) -> dict[str, Any]:
     """JSON schema of one field, as Airflow's ``Param`` takes it."""
     field = next(f for f in _fields(cls) if f.name == name)
     annotation = get_type_hints(cls)[name]
-    schema: dict[str, Any] = {"description": field.metadata.get("help", "")}
-    if get_origin(annotation) is tuple:
-        element = get_args(annotation)[0]
-        return schema | {"type": "array", "items": {"type": _JSON_TYPES[_plain(element)]}}
-    schema["type"] = _JSON_TYPES[_plain(annotation)]
-    schema |= {_BOUNDS[rule]: field.metadata[rule] for rule in _BOUNDS if rule in field.metadata}
+    rules = {_BOUNDS[rule]: field.metadata[rule] for rule in _BOUNDS if rule in field.metadata}
     if "choices" in field.metadata:
-        schema["enum"] = list(field.metadata["choices"])
-    return schema
+        rules["enum"] = list(field.metadata["choices"])
+    described: dict[str, Any] = {"description": field.metadata["help"]}
+    if get_origin(annotation) is tuple:
+        element = _JSON_TYPES[_plain(get_args(annotation)[0])]
+        return described | {"type": "array", "items": {"type": element, **rules}}
+    return described | {"type": _JSON_TYPES[_plain(annotation)], **rules}
 
 
 def is_artifact(cls: type, name: str) -> bool:
@@ -115,7 +114,7 @@ def is_artifact(cls: type, name: str) -> bool:
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(cls)  # type: ignore[arg-type]
+    return dataclasses.fields(cls)
 
 
 def _plain(annotation: Any) -> type:
@@ -148,7 +147,7 @@ def _typed(name: str, expected: type, value: Any, owner: str) -> Any:
         return float(value)
     if type(value) is not expected:
         raise InputError(f"{owner}: {name} must be of type {expected.__name__}, got {value!r}")
-    if expected is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{owner}: {name} must be a finite number, got {value!r}")
     return value
 

@@ -124,4 +124,7 @@ class ProgressLine:
             bar = f"[{'#' * filled}{'.' * (20 - filled)}]"
             print(f"\r{name} {bar} {done}/{total}{eta}{extra}\x1b[K", end="\n" if finished else "", file=sys.stderr)
         else:
-            print(f"event=progress component={name} done={done}/{total} percent={percent:.0f}{eta}{extra}", file=sys.stderr)
+            print(
+                f"event=progress component={name} done={done}/{total} percent={percent:.0f}{eta}{extra}",
+                file=sys.stderr,
+            )

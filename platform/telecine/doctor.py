@@ -31,7 +31,7 @@ class Check:
 
 
 def examine(here: Settings) -> list[Check]:
-    """Run every check; none of them leaves anything behind."""
+    """Run every check."""
     checks: list[Callable[[Settings], Iterator[Check]]] = [
         _python,
         _disk,
@@ -99,7 +99,7 @@ def _store(here: Settings) -> Iterator[Check]:
         store = Store(here.store_uri)
         path = f"doctor/{secrets.token_hex(8)}"
         first, second = store.create(path, b"probe"), store.create(path, b"probe")
-        store.delete(path)
+        store.delete_folder("doctor")
     except (TelecineError, OSError) as error:
         yield Check("store", "bad", str(error), "check TELECINE_STORE, its endpoint, credentials and permissions")
         return

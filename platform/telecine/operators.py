@@ -97,7 +97,7 @@ class ComponentOperator(BaseOperator):
     def out(self, name: str) -> "XComArg":
         """An output of this task as an input of another; raises :class:`InputError` for a name it does not have."""
         config.check_name(self.component.outputs, name, owner=f"task {self.task_id}: outputs")
-        return self.output[name]
+        return self.output[name]  # type: ignore[index, no-any-return]
 
     def execute(self, context: "Context") -> dict[str, Any]:
         """Look up, else run and wait; returns the outputs."""
@@ -131,7 +131,9 @@ class ComponentOperator(BaseOperator):
         runs.point(Store(here.store_uri), run, pointer)
 
     def _values(self, context: "Context") -> dict[str, Any]:
-        names = {field.name: param_name(self.component, field.name) for field in dataclasses.fields(self.component.inputs)}
+        names = {
+            field.name: param_name(self.component, field.name) for field in dataclasses.fields(self.component.inputs)
+        }
         values = {field: context["params"][param] for field, param in names.items() if param in context["params"]}
         return values | self.inputs
 
@@ -157,8 +159,18 @@ class ComponentOperator(BaseOperator):
             code = self._wait(command, environment)
             if code != 0:
                 raise _failure(self.component.name, code)
-            outputs: dict[str, Any] = json.loads(result.read_text())["outputs"]
-            return outputs
+            return self._committed(json.loads(result.read_text())["key"], here)
+
+    def _committed(self, key: str, here: Settings) -> dict[str, Any]:
+        """Outputs by the commit record: the child's exit code alone is no success."""
+        from telecine.storage import Store
+        from telecine.work import commits
+
+        store = Store(here.store_uri)
+        record = commits.read(store, f"work/{self.component.name}/{key}/commit.json")
+        if record is None:
+            raise AirflowException(f"{self.component.name}: its process ended well, but there is no commit at {key}")
+        return commits.resolved_outputs(store, record)
 
     def _wait(self, command: list[str], environment: dict[str, str]) -> int:
         """Run to the end, each line into the task's log."""

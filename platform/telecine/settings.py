@@ -1,9 +1,9 @@
 """Where this process keeps things: read once from the environment, checked early, passed on as a value.
 
-    TELECINE_HOME           folder of everything local   (default: the nearest .telecine above, else ~/.telecine)
-    TELECINE_STORE          file:// or s3:// URI         (default: <home>/store)
-    TELECINE_TRACKING_URI   MLflow's                     (default: SQLite under <home>/mlflow)
-    TELECINE_RUNNER         process | container | cluster
+TELECINE_HOME           folder of everything local   (default: the nearest .telecine above, else ~/.telecine)
+TELECINE_STORE          file:// or s3:// URI         (default: <home>/store)
+TELECINE_TRACKING_URI   MLflow's                     (default: SQLite under <home>/mlflow)
+TELECINE_RUNNER         process | container | cluster
 """
 
 import dataclasses

@@ -210,7 +210,9 @@ def _experiment(client: "MlflowClient", settings: Settings, name: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return str(client.get_experiment_by_name(name).experiment_id)
+        standing = client.get_experiment_by_name(name)
+        assert standing is not None
+        return str(standing.experiment_id)
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:

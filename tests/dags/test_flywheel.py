@@ -34,12 +34,16 @@ class Airflow:
     def __init__(self, here: settings.Settings, dags: Path) -> None:
         self.here = here
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.environment = os.environ | here.environment() | {
-            "PATH": path,
-            "AIRFLOW_HOME": str(here.home / "airflow"),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        }
+        self.environment = (
+            os.environ
+            | here.environment()
+            | {
+                "PATH": path,
+                "AIRFLOW_HOME": str(here.home / "airflow"),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            }
+        )
 
     def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run one ``airflow`` command."""
@@ -103,9 +107,14 @@ def test_a_folder_of_one_s_own_is_used_and_nothing_is_rendered(airflow: Airflow,
 
 @pytest.mark.parametrize(
     ("conf", "complaint"),
-    [({"train_num_steps": 0}, "0 is less than the minimum of 1"), ({"train_depth": "deep"}, "is not of type 'integer'")],
+    [
+        ({"train_num_steps": 0}, "0 is less than the minimum of 1"),
+        ({"train_depth": "deep"}, "is not of type 'integer'"),
+    ],
 )
-def test_airflow_refuses_a_bad_value_before_a_run_exists(airflow: Airflow, conf: dict[str, Any], complaint: str) -> None:
+def test_airflow_refuses_a_bad_value_before_a_run_exists(
+    airflow: Airflow, conf: dict[str, Any], complaint: str
+) -> None:
     refused = airflow.call("dags", "trigger", "flywheel", "--conf", json.dumps(conf))
     assert refused.returncode != 0
     assert complaint in refused.stdout + refused.stderr

@@ -65,7 +65,9 @@ class Toys:
         (metadata / "entry_points.txt").write_text("[telecine.components]\ntoys = toys\n")
         self.environment = os.environ | here.environment() | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def add(self, name: str, *, body: str, inputs: str, outputs: str, what: str = "A toy.", effects: bool = False) -> Path:
+    def add(
+        self, name: str, *, body: str, inputs: str, outputs: str, what: str = "A toy.", effects: bool = False
+    ) -> Path:
         """Declare a component; returns the file of its code."""
         area, verb = name.split(".")
         folder = self.package / area / verb
@@ -119,9 +121,9 @@ def letters(toys: Toys) -> Callable[..., dict[str, Any]]:
         what="Repeats a text.",
         inputs='text: str = param("a", help="What to repeat.")\ntimes: int = param(2, ge=1, help="How often.")',
         outputs='text_uri: Artifact = param(help="The text.")\nlength: int = param(help="Characters.")',
-        body='''
+        body="""
 (ctx.dir / "text.txt").write_text(inputs.text * inputs.times)
 return Outputs(text_uri="text.txt", length=len(inputs.text) * inputs.times)
-''',
+""",
     )
     return lambda **inputs: toys.run("text.repeat", **inputs)

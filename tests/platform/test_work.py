@@ -104,7 +104,8 @@ def slow(toys: Any) -> Any:
 def process(source, out_dir):
     with (Path(os.environ["TELECINE_HOME"]) / "processed").open("a") as log:
         log.write(source.name + "\\n")
-    while source.name in os.environ.get("HOLD", "").split(",") and not (Path(os.environ["TELECINE_HOME"]) / "go").exists():
+    go = Path(os.environ["TELECINE_HOME"]) / "go"
+    while source.name in os.environ.get("HOLD", "").split(",") and not go.exists():
         time.sleep(0.05)
     if source.name == "2":
         raise BadData("two is not walked")
@@ -185,7 +186,7 @@ def test_the_commit_says_what_was_made_from_what_by_whom(letters: Letters, deplo
     record = _commit(deployment, letters(text="ab"))
     assert record["inputs"] == {"text": "ab", "times": 2}
     assert record["outputs"]["length"] == 4
-    assert list(record["files"].values())[0]["size"] == 4
+    assert next(iter(record["files"].values()))["size"] == 4
     assert record["address"]["modules"].keys() == {"toys.text.repeat.run", "toys.text.repeat.spec"}
     assert record["provenance"]["packages"]["telecine"]
 

@@ -81,7 +81,9 @@ def _canonical(component: Component, name: str, value: Any, store: Store, digest
         expected = "expected an existing file or folder"
         raise InputError(f"{component.name}: {name} does not exist: {value!r}; {expected}") from None
     except PermissionError as error:
-        raise InputError(f"{component.name}: {name} cannot be read: {error.filename!r}; check its permissions") from None
+        raise InputError(
+            f"{component.name}: {name} cannot be read: {error.filename!r}; check its permissions"
+        ) from None
 
 
 def artifact_digest(uri: str, store: Store, digests: Digests) -> str:

@@ -72,8 +72,9 @@ def _module_difference(module: str, old: dict[str, Any], new: Address) -> str:
 
 
 def _shared(old: dict[str, Any], new: Address) -> int:
-    inputs = sum(old["inputs"].get(name) == value for name, value in new.inputs.items())
-    return inputs + sum(old["modules"].get(name) == digest for name, digest in new.modules.items())
+    inputs = [name for name, value in new.inputs.items() if old["inputs"].get(name) == value]
+    modules = [name for name, digest in new.modules.items() if old["modules"].get(name) == digest]
+    return len(inputs) + len(modules)
 
 
 def _age(seconds: float) -> str:
@@ -81,5 +82,3 @@ def _age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-

@@ -96,9 +96,7 @@ class Items:
             return None
         return record
 
-    def _make(
-        self, source: Source, process: Callable[[Source, Path], dict[str, Any]], path: str
-    ) -> dict[str, Any]:
+    def _make(self, source: Source, process: Callable[[Source, Path], dict[str, Any]], path: str) -> dict[str, Any]:
         started = time.monotonic()
         out_dir = self._scratch / path.rpartition("/")[2]
         shutil.rmtree(out_dir, ignore_errors=True)

@@ -93,9 +93,7 @@ def _works(store: Store, kept: set[str], keep_days: float) -> Iterator[tuple[str
                 yield from _leftovers(store, prefix, record, living)
 
 
-def _leftovers(
-    store: Store, prefix: str, record: commits.Record | None, living: set[str]
-) -> Iterator[tuple[str, str]]:
+def _leftovers(store: Store, prefix: str, record: commits.Record | None, living: set[str]) -> Iterator[tuple[str, str]]:
     """Attempts that died, and checkpoints of work that is done."""
     committed = record["attempt"] if record else None
     for attempt in store.folders(f"{prefix}/attempts"):

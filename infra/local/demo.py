@@ -1,0 +1,159 @@
+"""``make demo``: run the flywheel on VIDEOS with CONF, or go on with the unfinished run of the same request."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deployment import Laptop, end_group, guarded, is_alive, laptop, prepare
+from telecine.errors import InputError
+from telecine.storage import Store
+from telecine.work import runs, status
+
+DAG_ID = "flywheel"
+
+
+def demo(videos: str, conf_text: str) -> int:
+    """Run the flywheel on the footage, or go on with the unfinished run of the same request; print what came of it."""
+    place = laptop()
+    conf = _conf(videos, conf_text)
+    print(f"home   {place.here.home}\nstore  {place.here.store_uri}", flush=True)
+    prepare(place)
+    started = time.monotonic()
+    with _request(place.here.home, conf) as request:
+        print(f"run    {request['run']}", flush=True)
+        log = place.here.home / "logs" / f"{request['run']}.log"
+        code = _run_dag(place, request, conf, log)
+        request["done"] = code == 0
+    report = status.of(Store(place.here.store_uri), request["run"])
+    _summarise(place, report, log, time.monotonic() - started)
+    return 0 if code == 0 else _exit_code(report)
+
+
+def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: Path) -> int:
+    """Run the DAG in an Airflow of its own and show each task as it goes; returns Airflow's exit code."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = ["airflow", "dags", "test", DAG_ID, request["logical_date"], "--conf", json.dumps(conf)]
+    environment = place.environment() | {"TELECINE_RUN": request["run"]}
+    with log.open("a") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        try:
+            _watch(process, Store(place.here.store_uri), request["run"])
+        except BaseException:
+            # Without Airflow nobody retries; the component sees that its parent is gone, saves and ends.
+            process.kill()
+            process.wait()
+            end_group(process.pid, signal.SIG_DFL)
+            raise
+    return process.wait()
+
+
+def _watch(process: "subprocess.Popen[bytes]", store: Store, run: str) -> None:
+    """Print a line when a task settles, and a moving one while it runs."""
+    shown: set[tuple[str, float]] = set()
+    clear, began = "\r\x1b[K" if sys.stdout.isatty() else "", time.time()
+    alive = True
+    while alive:
+        alive = process.poll() is None
+        tasks = status.of(store, run)["tasks"] if store.read_json(f"runs/{run}/run.json") else []
+        for task in tasks:
+            settled = task["state"] in (*runs.SETTLED, "failed") and task["started"] >= began
+            if settled and (task["task"], task["started"]) not in shown:
+                shown.add((task["task"], task["started"]))
+                print(f"{clear}{_line(task)}", flush=True)
+        running = [task for task in tasks if task["state"] not in (*runs.SETTLED, "failed")]
+        if clear and running:
+            print(f"{clear}{_line(running[-1])}", end="", flush=True)
+        time.sleep(0.5 if alive else 0.0)
+    print(clear, end="")
+
+
+def _line(task: dict[str, Any]) -> str:
+    return f"  {task['task']:16} {task['state']:8} {task['detail']}"
+
+
+@contextlib.contextmanager
+def _request(home: Path, conf: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """This request's run: the last one where it asked for the same and did not finish, else a new one."""
+    path = home / "demo.json"
+    last = json.loads(path.read_text()) if path.exists() else {"done": True}
+    if last["done"] or last["conf"] != conf or is_alive(last["pid"]):
+        date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{secrets.randbelow(10**6):06d}+00:00"
+        last = {"logical_date": date, "run": runs.slug(DAG_ID, date), "conf": conf}
+    request = last | {"done": False, "pid": os.getpid()}
+    path.write_text(json.dumps(request))
+    try:
+        yield request
+    finally:
+        path.write_text(json.dumps(request))
+
+
+def _conf(videos: str, text: str) -> dict[str, Any]:
+    try:
+        conf = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"CONF must be a JSON object such as '{{\"train_num_steps\": 50}}': {error}") from None
+    if not isinstance(conf, dict):
+        raise InputError(f"CONF must be a JSON object, got {text!r}")
+    if videos:
+        folder = Path(videos).expanduser().absolute()
+        if not folder.is_dir():
+            raise InputError(f"VIDEOS must be a folder of video files, got {videos!r}")
+        conf["videos_uri"] = str(folder)
+    return conf
+
+
+def _summarise(place: Laptop, report: dict[str, Any], log: Path, seconds: float) -> None:
+    tasks = {task["task"]: task for task in report["tasks"]}
+    failed = [task for task in report["tasks"] if task["state"] not in runs.SETTLED]
+    print()
+    for task in failed:
+        print(f"{task['task']} {task['state']} {task['detail']}")
+    if failed or "deploy.report" not in tasks:
+        print(f"the run did not finish; Airflow's log: {log}\nthe same command goes on where this one stopped")
+        return
+    outputs = tasks["deploy.report"]["outputs"]
+    store = Store(place.here.store_uri)
+    summary = json.loads(store.read(store.path_of(outputs["summary_uri"]) or ""))
+    for line in _headlines(summary, tasks):
+        print(line)
+    print(f"\nreport   {outputs['report_uri'].removeprefix('file://')}")
+    print(f"explain  .venv/bin/telecine explain {report['run']}")
+    print("pages    make up  (Airflow and MLflow, with logins)")
+    print(f"took     {seconds:.0f} s")
+
+
+def _headlines(summary: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
+    """The run in a few lines: funnel, losses, samples, model."""
+    funnel, held_out = summary["funnel"], summary["held_out"]
+    rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(funnel["rejected"].items()) if count)
+    clips = f"{funnel['clips_in']} clips, {funnel['kept']} kept"
+    yield f"funnel   {funnel['files']} files, {clips} ({rejected or 'none rejected'})"
+    for bad in summary["bad_files"]:
+        yield f"         {bad['file']}: {bad['reason']}"
+    losses = ", ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in held_out["loss"].items())
+    yield f"losses   training {summary['final_loss']:.4f} after {summary['num_steps']} steps; held-out {losses}"
+    yield f"         {summary['verdict']}"
+    samples = tasks["evaluate.sample"]["outputs"]["samples_uri"].removeprefix("file://")
+    yield f"samples  {summary['num_films']} films, {samples}/contact_sheet.png"
+    yield f"model    {summary['model_name']} version {summary['model_version']}, alias {summary['alias']}"
+
+
+def _exit_code(report: dict[str, Any]) -> int:
+    refused = any(
+        task["detail"].find("InputError") >= 0 or task["key"] == ""
+        for task in report["tasks"]
+        if task["state"] == "failed"
+    )
+    return InputError.exit_code if refused else 1
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: demo(os.environ.get("VIDEOS", ""), os.environ.get("CONF") or "{}")))

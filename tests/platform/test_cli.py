@@ -1,0 +1,156 @@
+"""The command line: exit codes, one-line errors, and answers a person can read."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from telecine import settings
+from telecine.storage import Store
+from telecine.work import garbage, runs
+
+Letters = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "text.repeat", "--set", "times=0"], "telecine: text.repeat: times must be at least 1, got 0"),
+        (["run", "text.repeat", "--set", "time=1"], "telecine: text.repeat: there is no 'time'; did you mean 'times'?"),
+        (["run", "text.repeat", "--set", "times"], "telecine: --set: expected key=value, got 'times'"),
+        (["run", "text.repeat", "--inputs", "gone.toml"], "telecine: --inputs: no file 'gone.toml'"),
+        (["run", "text.repeet"], "telecine: there is no component 'text.repeet'; known: "),
+        (["status", "nowhere"], "telecine: there is no run"),
+        (["explain"], "telecine: there is no run"),
+    ],
+)
+def test_what_a_person_got_wrong_is_one_line_and_exit_78(
+    toys: Any, letters: Letters, arguments: list[str], sentence: str
+) -> None:
+    out, err = toys.call(*arguments, code=78)
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(sentence)
+
+
+def test_an_input_folder_that_does_not_exist_is_exit_78(toys: Any) -> None:
+    _, err = toys.call("run", "curate.split", "--set", "videos_uri=/nowhere/at/all", code=78)
+    assert err.splitlines()[-1] == (
+        "telecine: curate.split: videos_uri does not exist: '/nowhere/at/all'; expected an existing file or folder"
+    )
+
+
+def test_settings_that_cannot_work_are_refused_before_anything_starts(toys: Any, letters: Letters) -> None:
+    process = toys.start("run", "text.repeat", TELECINE_STORE="ftp://somewhere")
+    _, err = process.communicate()
+    assert process.returncode == 78
+    assert err == "telecine: TELECINE_STORE must be a file:// or s3:// URI, got 'ftp://somewhere'\n"
+
+
+def test_code_that_fails_is_a_failure_with_its_traceback_and_a_failed_mlflow_child(toys: Any) -> None:
+    toys.add("bad.code", inputs="", outputs="", body="raise ZeroDivisionError('a defect')")
+    _, err = toys.call("run", "bad.code", "--run", "defect", code=1)
+    assert "ZeroDivisionError: a defect" in err
+    out, _ = toys.call("status", "defect", "--json")
+    task = json.loads(out)["tasks"][0]
+    assert task["state"] == "failed" and "ZeroDivisionError: a defect" in task["detail"]
+
+
+def test_a_dry_run_prints_the_resolved_inputs_and_does_nothing(toys: Any, letters: Letters) -> None:
+    out, _ = toys.call("run", "text.repeat", "--set", "times=5", "--dry-run")
+    assert json.loads(out) == {"text": "a", "times": 5}
+    assert not (toys.here.home / "store").exists()
+
+
+def test_list_and_describe_come_from_the_declaration(toys: Any, letters: Letters) -> None:
+    assert "text.repeat        curate   Repeats a text." in toys.call("list")[0]
+    assert "times: integer = 2, ge 1\n      How often." in toys.call("describe", "text.repeat")[0]
+    described = json.loads(toys.call("describe", "text.repeat", "--json")[0])
+    assert [row["type"] for row in described["outputs"]] == ["artifact", "integer"]
+
+
+def test_explain_says_what_happened_and_what_would_happen_now(toys: Any, letters: Letters) -> None:
+    toys.add(
+        "text.count",
+        inputs='text_uri: Artifact = param(help="A text.")',
+        outputs='length: int = param(help="Bytes.")',
+        body="return Outputs(length=len(ctx.fetch(inputs.text_uri).read_bytes()))",
+    )
+    made = toys.run("text.repeat", "--run", "letters")
+    toys.run("text.count", "--run", "letters", text_uri=made["outputs"]["text_uri"])
+    assert _forecast(toys) == {"text.repeat": "reused", "text.count": "reused"}
+    assert _forecast(toys, "--set", "text.repeat.times=9") == {"text.repeat": "runs", "text.count": "waits"}
+    code = toys.package / "text" / "repeat" / "run.py"
+    code.write_text(code.read_text() + "\n# a remark\n")
+    assert _forecast(toys) == {"text.repeat": "runs", "text.count": "waits"}
+    again = toys.run("text.repeat", "--run", "later")
+    toys.run("text.count", "--run", "later", text_uri=again["outputs"]["text_uri"])
+    report = json.loads(toys.call("explain", "later", "--json")[0])
+    assert [task["decision"] for task in report["tasks"]] == ["ran", "reused"], "equal bytes: its dependents are reused"
+
+
+def test_status_shows_progress_while_a_task_runs(toys: Any) -> None:
+    toys.add("slow.sleep", inputs="", outputs="", body="ctx.progress(1, 4, loss=0.5)\ntime.sleep(60)\nreturn Outputs()")
+    process = toys.start("run", "slow.sleep", "--run", "nap")
+    deadline = time.monotonic() + 60
+    while (task := _task(toys, "nap"))["progress"] is None or not task["progress"]["done"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert task["state"] == "running" and task["detail"].startswith("1/4 (25%, about ") and "loss=0.5" in task["detail"]
+    process.kill()
+    process.communicate()
+
+
+def test_gc_removes_what_died_and_keeps_what_lasts(toys: Any, letters: Letters) -> None:
+    toys.add(
+        "model.register",
+        effects=True,
+        inputs='text_uri: Artifact = param(help="A text.")',
+        outputs="",
+        body="return Outputs()",
+    )
+    kept, dropped = letters(times=2), letters(times=3)
+    toys.run("model.register", "--run", "r", text_uri=kept["outputs"]["text_uri"])
+    store = Store(toys.here.store_uri)
+    store.write("work/text.repeat/0123/attempts/dead/half.bin", b"half")
+    young = garbage.collect(store, keep_days=1, dry_run=True)
+    assert young["removed"] == [], "nothing is old, and a young attempt may still live"
+    out, _ = toys.call("gc", "--keep-days", "0", "--json")
+    removed = {row["path"] for row in json.loads(out)["removed"]}
+    assert f"work/text.repeat/{dropped['key']}" in removed
+    assert not any(kept["key"] in path or path.startswith("work/model.register") for path in removed)
+    assert letters(times=2)["decision"] == "reused" and letters(times=3)["decision"] == "ran"
+
+
+def test_doctor_finds_this_machine_fit_and_a_broken_store_not(toys: Any) -> None:
+    found = {row["what"]: row for row in json.loads(toys.call("doctor", "--json")[0])}
+    assert found["python"]["state"] == found["store"]["state"] == found["tracker"]["state"] == "ok"
+    assert not (toys.here.home / "store" / "doctor").exists()
+    process = toys.start("doctor", TELECINE_STORE="file:///proc/nowhere")
+    out, _ = process.communicate()
+    assert process.returncode == 78 and "bad   store" in out
+
+
+def test_a_run_is_a_label_that_is_equal_for_equal_names() -> None:
+    slug = runs.slug("My DAG/with everything", "manual__2026-01-01T00:00:00+00:00")
+    assert slug == runs.slug("My DAG/with everything", "manual__2026-01-01T00:00:00+00:00")
+    assert len(slug) <= 40 and set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert slug != runs.slug("My DAG/with everything", "manual__2026-01-01T00:00:01+00:00")
+
+
+def test_the_settings_of_a_child_are_those_of_its_parent(deployment: settings.Settings) -> None:
+    assert settings.from_environment(deployment.environment()) == deployment
+
+
+def _forecast(toys: Any, *arguments: str) -> dict[str, str]:
+    report = json.loads(toys.call("explain", "letters", "--json", *arguments)[0])
+    return {task["task"]: task["now"] for task in report["tasks"]}
+
+
+def _task(toys: Any, run: str) -> dict[str, Any]:
+    process = toys.start("status", run, "--json")
+    out, _ = process.communicate()
+    tasks = json.loads(out)["tasks"] if process.returncode == 0 else []
+    task: dict[str, Any] = tasks[0] if tasks else {"progress": None}
+    return task
