@@ -17,7 +17,9 @@ from telecine_components.deploy.report.spec import COMPONENT as REPORT
 from telecine_components.evaluate.sample.spec import COMPONENT as SAMPLE
 from telecine_components.pretrain.train.spec import COMPONENT as TRAIN
 
-VIDEOS = Param("", type="string", title="videos", description="Folder of your footage; empty renders Backlot films.")
+VIDEOS = Param(
+    None, type=["null", "string"], title="videos", description="Folder of your footage; empty renders Backlot films."
+)
 STEPS = (RENDER, SPLIT, FILTER, ENCODE, TRAIN, SAMPLE, REGISTER, REPORT)
 
 with DAG(

@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
-from deployment import Laptop, end_group, guarded, is_alive, laptop, prepare
+from deployment import Laptop, end_group, guarded, is_alive, laptop, pid_of, prepare
 from telecine.errors import InputError
 from telecine.storage import Store
 from telecine.work import runs, status
@@ -30,38 +34,85 @@ def demo(videos: str, conf_text: str) -> int:
     with _request(place.here.home, conf) as request:
         print(f"run    {request['run']}", flush=True)
         log = place.here.home / "logs" / f"{request['run']}.log"
-        code = _run_dag(place, request, conf, log)
-        request["done"] = code == 0
+        if pid_of(place, "airflow") is None:
+            request["done"] = _run_dag(place, request, conf, log)
+        else:
+            print("in the Airflow that make up started", flush=True)
+            request["done"] = _trigger_dag(place, request, conf)
     report = status.of(Store(place.here.store_uri), request["run"])
     _summarise(place, report, log, time.monotonic() - started)
-    return 0 if code == 0 else _exit_code(report)
+    return 0 if request["done"] else _exit_code(report)
 
 
-def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: Path) -> int:
-    """Run the DAG in an Airflow of its own and show each task as it goes; returns Airflow's exit code."""
+def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: Path) -> bool:
+    """Run the DAG in an Airflow of its own and show each task as it goes; returns whether it ended well."""
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["airflow", "dags", "test", DAG_ID, request["logical_date"], "--conf", json.dumps(conf)]
     environment = place.environment() | {"TELECINE_RUN": request["run"]}
     with log.open("a") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         try:
-            _watch(process, Store(place.here.store_uri), request["run"])
+            _watch(lambda: process.poll() is None, Store(place.here.store_uri), request["run"])
         except BaseException:
             # Without Airflow nobody retries; the component sees that its parent is gone, saves and ends.
             process.kill()
             process.wait()
             end_group(process.pid, signal.SIG_DFL)
             raise
-    return process.wait()
+    return process.wait() == 0
 
 
-def _watch(process: "subprocess.Popen[bytes]", store: Store, run: str) -> None:
+def _trigger_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any]) -> bool:
+    """Run the DAG in the Airflow that ``make up`` started, and show each task as it goes."""
+    airflow = AirflowApi(place)
+    airflow.call("PATCH", f"dags/{DAG_ID}", {"is_paused": False})
+    path = f"dags/{DAG_ID}/dagRuns/{quote(request['logical_date'])}"
+
+    def state() -> str:
+        return str(airflow.call("GET", path).get("state", "unknown"))
+
+    if state() == "unknown":
+        body = {"dag_run_id": request["logical_date"], "logical_date": None, "conf": conf}
+        airflow.call("POST", f"dags/{DAG_ID}/dagRuns", body)
+    elif state() == "failed":
+        airflow.call("POST", f"{path}/clear", {"dry_run": False, "only_failed": True})
+    _watch(lambda: state() not in ("success", "failed"), Store(place.here.store_uri), request["run"])
+    return state() == "success"
+
+
+class AirflowApi:
+    """Airflow's REST API, as the page's admin."""
+
+    def __init__(self, place: Laptop) -> None:
+        self.root = f"http://127.0.0.1:{place.airflow_port}"
+        login = {"username": "admin", "password": place.keys["airflow_password"]}
+        self.token = self._send("POST", "auth/token", login, {})["access_token"]
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send one request; empty for what is not there, :class:`InputError` in Airflow's words for a refusal."""
+        return self._send(method, f"api/v2/{path}", body, {"Authorization": f"Bearer {self.token}"})
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]) -> dict[str, Any]:
+        data = json.dumps(body).encode() if body is not None else None
+        headers = {"Content-Type": "application/json", **headers}
+        request = Request(f"{self.root}/{path}", data=data, method=method, headers=headers)  # noqa: S310 - loopback, http
+        try:
+            with urlopen(request, timeout=60) as reply:  # noqa: S310 - loopback, http
+                document: dict[str, Any] = json.load(reply)
+        except HTTPError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return {}
+            raise InputError(f"Airflow refused {method} {path}: {error.read().decode()}") from None
+        return document
+
+
+def _watch(runs_still: Callable[[], bool], store: Store, run: str) -> None:
     """Print a line when a task settles, and a moving one while it runs."""
     shown: set[tuple[str, float]] = set()
     clear, began = "\r\x1b[K" if sys.stdout.isatty() else "", time.time()
     alive = True
     while alive:
-        alive = process.poll() is None
+        alive = runs_still()
         tasks = status.of(store, run)["tasks"] if store.read_json(f"runs/{run}/run.json") else []
         for task in tasks:
             settled = task["state"] in (*runs.SETTLED, "failed") and task["started"] >= began

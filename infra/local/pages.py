@@ -70,6 +70,7 @@ def _services(place: Laptop) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     command += ["--workers", "1", "--backend-store-uri", place.here.tracking_uri]
     command += ["--artifacts-destination", f"file://{folder}/artifacts"]
     keys = {"MLFLOW_AUTH_CONFIG_PATH": str(ini), "MLFLOW_FLASK_SERVER_SECRET_KEY": place.keys["flask"]}
+    keys["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     yield "mlflow", command, environment | keys
 
 

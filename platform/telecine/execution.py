@@ -246,8 +246,7 @@ def _tracker(call: Call, where: Address, attempt: Attempt, store: Store) -> trac
 
 
 def _log_outputs(tracker: tracking.RunTracker, record: commits.Record) -> None:
-    numbers = {n: v for n, v in record["outputs"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    tracker.metrics({f"output/{name}": float(value) for name, value in numbers.items()}, step=0)
+    tracker.metrics(tracking.numbers(record["outputs"], prefix="output/"), step=0)
     tracker.flush(won=True)
     texts = {name: value for name, value in record["outputs"].items() if isinstance(value, str)}
     digests = {f"{name}.digest": v["digest"] for name, v in record["outputs"].items() if isinstance(v, dict)}

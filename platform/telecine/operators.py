@@ -197,7 +197,7 @@ class ComponentOperator(BaseOperator):
 
 
 class CloseRun(BaseOperator):
-    """End a run's MLflow parent, whatever its tasks did, and record there what was reused.
+    """End a run's MLflow parent, whatever its tasks did, with each task's decision and figures to compare runs by.
 
     A DAG appends it ``.as_teardown()``: it runs when all else is done, and says nothing about the DAG run's success.
     """
@@ -218,8 +218,12 @@ class CloseRun(BaseOperator):
         expected = {task.task_id for task in context["dag"].tasks if isinstance(task, ComponentOperator)}
         client = tracking.connect(here)
         parent = tracking.parent_run(client, here, store, run)
-        tags = {f"telecine.reused.{p.task}": p.mlflow_run_id or "" for p in met if p.decision == "reused"}
-        tracking.close(client, parent, succeeded=expected <= done, tags=tags)
+        tracker = tracking.RunTracker(client, parent, parent)
+        tracker.tags({f"decision.{p.task}": f"{p.decision} {p.mlflow_run_id or ''}".strip() for p in met})
+        for pointer in met:
+            tracker.metrics(tracking.numbers(pointer.outputs or {}, prefix=f"{pointer.task}/"), step=0)
+        tracker.flush()
+        tracking.close(client, parent, succeeded=expected <= done)
         self.log.info("event=closed run=%s unfinished=%s", run, sorted(expected - done))
 
 

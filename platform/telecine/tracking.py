@@ -168,11 +168,14 @@ def child_run(
     return tracker
 
 
-def close(client: "MlflowClient", run_id: str, *, succeeded: bool, tags: Mapping[str, str] | None = None) -> None:
+def close(client: "MlflowClient", run_id: str, *, succeeded: bool) -> None:
     """End an MLflow run."""
-    for name, value in (tags or {}).items():
-        client.set_tag(run_id, name, value)
     client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def numbers(outputs: Mapping[str, Any], *, prefix: str) -> dict[str, float]:
+    """The outputs that are numbers, as metrics."""
+    return {f"{prefix}{name}": float(v) for name, v in outputs.items() if type(v) in (int, float)}
 
 
 def _claimed(client: "MlflowClient", store: Store, path: str, experiment: str, tags: Mapping[str, str]) -> str:
