@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -74,6 +75,8 @@ def _add_run(commands: Any) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     from telecine.execution import Call, execute
 
+    # Two threads that spin while they wait for a core cost three times the processor time of two that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     found = component.find(parsed.component)
     values = config.load(parsed.inputs) | dict(config.parse_setting(text) for text in parsed.set)
     inputs = found.parse(values)

@@ -90,7 +90,7 @@ class Context:
     def progress(self, done: int, total: int, **values: float) -> None:
         """Say how far the work is; cheap enough for every step."""
         state = self._attempt.progress
-        state.done, state.total, state.values = done, total, values
+        state.advance(done, total, values)
         self._bar.show(self.component, done, total, state.eta_s, values)
 
     def producer(self, uri: str) -> dict[str, Any]:

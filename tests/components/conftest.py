@@ -25,6 +25,7 @@ TINY_TRAINING: dict[str, Any] = {
     "learning_rate": 3e-3,
     "warmup_steps": 4,
     "depth": 2,
+    "patch_px": 4,
     "checkpoint_every_steps": 5,
     "eval_every_steps": 8,
     "eval_draws": 2,

@@ -11,7 +11,8 @@ from typing import Any
 
 from telecine.storage import Store
 
-BEAT_S = 2.0
+BEAT_S = {"local": 0.5, "remote": 5.0}
+"""Seconds between two heartbeats, by how far the store is."""
 LEASE_S = 120.0
 """An attempt whose last beat is older than this is dead: its files may be collected."""
 
@@ -28,7 +29,14 @@ class Progress:
     done: int = 0
     total: int = 0
     started: float = dataclasses.field(default_factory=time.time)
+    restored: int | None = None
     values: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def advance(self, done: int, total: int, values: dict[str, float]) -> None:
+        """Take a new reading; what was done before the first one came from a checkpoint or a cache."""
+        if self.restored is None:
+            self.restored, self.started = done, time.time()
+        self.done, self.total, self.values = done, total, values
 
     @property
     def ratio(self) -> float:
@@ -37,8 +45,9 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the mean speed so far, or None before anything is done."""
-        return (time.time() - self.started) / self.done * (self.total - self.done) if self.done else None
+        """Seconds left at this attempt's mean speed, or None before it has done anything."""
+        fresh = self.done - (self.restored or 0)
+        return (time.time() - self.started) / fresh * (self.total - self.done) if fresh else None
 
 
 class Attempt:
@@ -58,6 +67,7 @@ class Attempt:
         self._superseded = superseded
         self._born = {"attempt": self.id, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
         self._closing = threading.Event()
+        self._beat_s = BEAT_S["local" if store.root is not None else "remote"]
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Attempt":
@@ -76,7 +86,7 @@ class Attempt:
         self._store.write_json(self.state_path, state)
 
     def _keep_beating(self) -> None:
-        while not self._closing.wait(BEAT_S):
+        while not self._closing.wait(self._beat_s):
             self.beat()
             if self._superseded():
                 self.stop.set()

@@ -95,7 +95,9 @@ def quarantine(store: Store, path: str, record: Record) -> None:
 def _artifact_digest(path: str, files: dict[str, Any]) -> str:
     if path in files:
         return str(files[path]["sha256"])
-    below = [(name.removeprefix(path + "/"), known["sha256"]) for name, known in files.items() if name.startswith(path)]
+    below = [
+        (name.removeprefix(path + "/"), known["sha256"]) for name, known in files.items() if name.startswith(path + "/")
+    ]
     if not below:
         raise FileNotFoundError(f"the component named {path} as an output but wrote no such file or folder")
     return combine(below)

@@ -7,6 +7,8 @@ from telecine.storage import Store
 from telecine.work import attempts, runs
 from telecine.work.runs import Pointer
 
+SILENT_S = 15.0
+
 
 def of(store: Store, run: str) -> dict[str, Any]:
     """One JSON value for everything that can be said about a run."""
@@ -58,7 +60,7 @@ def _running(store: Store, pointer: Pointer) -> tuple[str, str, dict[str, Any] |
         return "starting", "", None
     progress = mine["progress"]
     silent_s = time.time() - float(mine["beat"])
-    if silent_s > attempts.BEAT_S * 5:
+    if silent_s > SILENT_S:
         return "silent", f"no heartbeat for {silent_s:.0f} s from pid {mine['pid']} on {mine['host']}", progress
     state = attempts.Progress(**progress)
     eta = f", about {state.eta_s:.0f} s left" if state.eta_s is not None else ""

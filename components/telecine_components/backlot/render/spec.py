@@ -8,7 +8,7 @@ from telecine.config import Artifact, param
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    num_films: int = param(12, ge=1, le=9999, help="How many films to render.")
+    num_films: int = param(48, ge=1, le=9999, help="How many films to render.")
     seed: int = param(0, ge=0, help="Film k is rendered from seed + k, so a longer list starts with the shorter one.")
     num_frames: int = param(72, ge=2, help="Frames per film.")
     fps: int = param(12, ge=1, le=120, help="Frames per second.")

@@ -1,0 +1,1 @@
+"""deploy.register: the trained model becomes a version in the MLflow registry."""

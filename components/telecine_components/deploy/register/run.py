@@ -1,0 +1,94 @@
+"""deploy.register: link the weights into the training run's artifacts, register them, say where they came from."""
+
+import json
+import logging
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from telecine.config import Artifact
+from telecine.context import Context
+from telecine.errors import InputError
+from telecine_components.deploy.register.registry import DIGEST_TAG, publish, register
+from telecine_components.deploy.register.spec import Inputs, Outputs
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def run(inputs: Inputs, ctx: Context) -> Outputs:
+    """Register; see :class:`Inputs`."""
+    for field in ("model_name", "alias"):
+        if not _NAME.fullmatch(getattr(inputs, field)):
+            raise InputError(
+                f"deploy.register: {field} must be letters, digits, '.', '_' and '-', got {getattr(inputs, field)!r}"
+            )
+    folder = ctx.fetch(inputs.model_uri)
+    producer = ctx.producer(inputs.model_uri)
+    train_run_id = producer.get("mlflow_run_id") or ctx.tracker.run_id
+    training = json.loads(ctx.fetch(inputs.training_uri).read_text())
+    facts = lineage(inputs, ctx, folder, producer)
+    version = register(
+        ctx.tracker.client,
+        name=inputs.model_name,
+        alias=inputs.alias,
+        source=publish(ctx.tracker.client, train_run_id, folder, inputs.model_uri),
+        run_id=train_run_id,
+        tags={f"telecine.{name}": _tag(value) for name, value in facts.items()},
+        description=_description(training),
+    )
+    ctx.tracker.tags({"model.name": version.name, "model.version": version.version})
+    document = {"model_name": version.name, "model_version": version.version, "alias": inputs.alias, **facts}
+    (ctx.dir / "registration.json").write_text(
+        json.dumps({**document, "train_run_id": train_run_id}, indent=1, sort_keys=True)
+    )
+    log.info(
+        "event=registered name=%s version=%s created=%s alias=%s",
+        version.name,
+        version.version,
+        version.created,
+        inputs.alias,
+    )
+    return Outputs(
+        registration_uri=Artifact("registration.json"), model_name=version.name, model_version=version.version
+    )
+
+
+def lineage(inputs: Inputs, ctx: Context, folder: Path, producer: dict[str, Any]) -> dict[str, Any]:
+    """What the weights are and what they saw: digests, the address that made them, sources with licence and consent."""
+    dataset = ctx.fetch(inputs.dataset_uri)
+    return {
+        DIGEST_TAG.removeprefix("telecine."): ctx.digest(folder),
+        "dataset_digest": ctx.digest(dataset),
+        "component": producer.get("component", ""),
+        "key": producer.get("key", ""),
+        **training_sources(dataset / "index.parquet"),
+    }
+
+
+def training_sources(index: Path) -> dict[str, Any]:
+    """Number of source files among the training samples, and samples by licence and by consent."""
+    rows = pq.read_table(index, columns=["source_digest", "licence", "consent", "split"]).to_pylist()
+    seen = [row for row in rows if row["split"] == "train"]
+    return {
+        "num_sources": len({row["source_digest"] for row in seen}),
+        "licences": dict(sorted(Counter(row["licence"] or "unknown" for row in seen).items())),
+        "consents": dict(sorted(Counter(row["consent"] or "unknown" for row in seen).items())),
+    }
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {count}" for name, count in value.items())
+    return str(value)
+
+
+def _description(training: dict[str, Any]) -> str:
+    loss = training["held_out"]["loss"]
+    others = f"untrained {loss['untrained']:.4f}, mean predictor {loss['mean_predictor']:.4f}"
+    size = f"{training['num_parameters']:,} parameters, {training['num_steps']} steps"
+    return f"{size}. Held-out loss {loss['trained']:.4f} ({others})."

@@ -1,0 +1,1 @@
+"""deploy.report: one self-contained page about a run."""

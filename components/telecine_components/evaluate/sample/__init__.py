@@ -1,0 +1,1 @@
+"""evaluate.sample: films from fixed prompts and seeds."""

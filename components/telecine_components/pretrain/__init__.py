@@ -1,0 +1,1 @@
+"""Training of video models from random weights."""

@@ -1,0 +1,1 @@
+"""pretrain.train: a text-conditioned video model from curated shards."""

@@ -1,0 +1,91 @@
+"""Held-out evaluation: is the trained model better than no training and than the best constant answer?
+
+All contestants are measured on the same clips with the same flow times and noise, so their per-clip differences are
+paired; the uncertainty that matters is which clips were held out, so clips are what the bootstrap resamples.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from telecine_components.training.loader import Loader
+from telecine_components.training.losses import EncodeText, velocity_loss
+from telecine_components.training.randomness import generator, stratified_times
+from telecine_models.flow import flow_matching_loss
+
+_EVAL_STREAM = 3
+
+Measure = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, str], torch.Tensor]
+"""(x0 [K, C, F, H, W], noise [K, C, F, H, W], t [K], caption) -> loss [K]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def sample_losses(
+    measure: Measure, loader: Loader, *, num_draws: int, seed: int, limit: int | None = None
+) -> np.ndarray:
+    """Mean loss [num_samples] of each sample over its ``num_draws`` fixed (t, noise) draws, t stratified."""
+    losses = []
+    for index in range(min(len(loader), limit or len(loader))):
+        random = generator(seed, _EVAL_STREAM, index)
+        batch = loader.gather([index])
+        t = stratified_times(num_draws, random)
+        noise = torch.randn((num_draws, *batch.x0.shape[1:]), generator=random)
+        x0 = batch.x0.expand(num_draws, -1, -1, -1, -1)
+        losses.append(measure(x0, noise, t, batch.captions[0]).mean().item())
+    return np.array(losses)
+
+
+def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
+    """Loss of a model's velocity."""
+
+    def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
+        with torch.no_grad():
+            return velocity_loss(model, x0, noise, t, encode_text([caption] * len(t)))
+
+    return measure
+
+
+def constant_measure(mean_x0: torch.Tensor) -> Measure:
+    """Loss of the best constant prediction: v = noise - x0 has the expectation -mean(x0), per pixel [C, F, H, W]."""
+
+    def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
+        return flow_matching_loss((-mean_x0).expand_as(x0), x0, noise)
+
+    return measure
+
+
+def mean_x0(loader: Loader) -> torch.Tensor:
+    """Mean of a split's samples in model range, per pixel [C, F, H, W] float32."""
+    total = torch.zeros(loader.gather([0]).x0.shape[1:], dtype=torch.float64)
+    for index in range(len(loader)):
+        total += loader.gather([index]).x0[0]
+    return (total / len(loader)).to(torch.float32)
+
+
+def per_clip(losses: np.ndarray, clip_ids: Sequence[str]) -> dict[str, float]:
+    """Mean of ``losses`` [num_samples] by clip, in the order of clip ids."""
+    return {
+        clip: float(np.mean([loss for loss, owner in zip(losses, clip_ids, strict=True) if owner == clip]))
+        for clip in sorted(set(clip_ids))
+    }
+
+
+def paired_difference(
+    ours: Sequence[float], theirs: Sequence[float], *, seed: int, num_resamples: int = 10_000
+) -> Interval:
+    """Mean of ``theirs - ours`` over clips with its percentile bootstrap interval; above zero, ours is better."""
+    differences = np.asarray(theirs, dtype=np.float64) - np.asarray(ours, dtype=np.float64)
+    random = np.random.Generator(np.random.PCG64(seed))
+    chosen = random.integers(0, len(differences), size=(num_resamples, len(differences)))
+    low, high = np.quantile(differences[chosen].mean(axis=1), (0.025, 0.975))
+    return Interval(float(differences.mean()), float(low), float(high))

@@ -1,0 +1,1 @@
+"""What every trainer shares: loader, objective, engine, checkpoint, averaged weights. No spec; imports no area."""

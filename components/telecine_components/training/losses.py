@@ -1,0 +1,50 @@
+"""The flow-matching objective (arXiv:2210.02747, 2209.03003) with stateless randomness.
+
+t=0 is data and t=1 is noise; x_t = (1-t) x_0 + t noise; the model predicts v = noise - x_0.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+
+from telecine_components.training.loader import Batch
+from telecine_components.training.randomness import generator, stratified_times
+from telecine_models.flow import flow_matching_loss, interpolate
+
+_NOISE_STREAM = 2
+
+EncodeText = Callable[[Sequence[str]], tuple[torch.Tensor, torch.Tensor]]
+"""Captions to (embeddings [B, L, D_text] float32, mask [B, L] bool)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowMatching:
+    """Loss of one step: a pure function of (weights, batch, seed, step)."""
+
+    encode_text: EncodeText
+    caption_dropout_ratio: float
+    seed: int
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
+        """Scalar mean loss. A dropped caption becomes "" (classifier-free guidance, arXiv:2207.12598)."""
+        random = generator(self.seed, _NOISE_STREAM, step)
+        num_samples = len(batch.captions)
+        t = stratified_times(num_samples, random)
+        noise = torch.randn(batch.x0.shape, generator=random)
+        dropped = torch.rand(num_samples, generator=random) < self.caption_dropout_ratio
+        captions = ["" if drop else text for text, drop in zip(batch.captions, dropped.tolist(), strict=True)]
+        return velocity_loss(model, batch.x0, noise, t, self.encode_text(captions)).mean()
+
+
+def velocity_loss(
+    model: torch.nn.Module,
+    x0: torch.Tensor,
+    noise: torch.Tensor,
+    t: torch.Tensor,
+    text: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Loss [B] of the model's velocity at flow times ``t`` [B], for ``x0`` and ``noise`` [B, C, F, H, W]."""
+    embeddings, mask = text
+    predicted = model(interpolate(x0, noise, t), t, embeddings, mask)
+    return flow_matching_loss(predicted, x0, noise)

@@ -1,0 +1,67 @@
+"""Held-out arithmetic against answers known without running it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from telecine import settings
+from telecine_components.pretrain.train import heldout
+from telecine_components.training.loader import Loader, read_index
+
+
+@pytest.fixture
+def loader(deployment: settings.Settings, make_dataset: Callable[..., Path]) -> Loader:
+    samples = read_index(make_dataset(deployment) / "index.parquet")
+    return Loader(samples, lambda shard: deployment.home / "store" / shard, seed=0)
+
+
+def test_the_mean_predictor_costs_the_noise_plus_the_variance_of_the_pixels(loader: Loader) -> None:
+    pixels = torch.cat([loader.gather([index]).x0 for index in range(len(loader))])
+    expected = 1.0 + pixels.var(dim=0, correction=0).mean().item()
+    measure = heldout.constant_measure(heldout.mean_x0(loader))
+    losses = heldout.sample_losses(measure, loader, num_draws=200, seed=0)
+    assert losses.mean() == pytest.approx(expected, rel=0.02)
+
+
+def test_the_mean_is_the_mean_over_samples_of_every_pixel(loader: Loader) -> None:
+    pixels = torch.cat([loader.gather([index]).x0 for index in range(len(loader))])
+    torch.testing.assert_close(heldout.mean_x0(loader), pixels.mean(dim=0))
+
+
+def test_every_contestant_meets_the_same_draws(loader: Loader) -> None:
+    met: list[list[torch.Tensor]] = [[], []]
+
+    def spy(into: list[torch.Tensor]) -> heldout.Measure:
+        def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
+            into.extend((noise, t))
+            return torch.zeros(len(t))
+
+        return measure
+
+    for into in met:
+        heldout.sample_losses(spy(into), loader, num_draws=3, seed=5, limit=4)
+    assert len(met[0]) == 8
+    assert all(torch.equal(one, other) for one, other in zip(*met, strict=True))
+    assert (met[0][1].sort().values * 3).floor().tolist() == [0, 1, 2]
+
+
+def test_a_clip_counts_once_however_many_samples_it_has() -> None:
+    assert heldout.per_clip(np.array([1.0, 3.0, 10.0]), ["b", "b", "a"]) == {"a": 10.0, "b": 2.0}
+
+
+def test_the_interval_of_a_constant_difference_has_no_width() -> None:
+    interval = heldout.paired_difference([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], seed=0)
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_interval_agrees_with_the_normal_one_on_many_clips() -> None:
+    ours = np.random.default_rng(0).normal(1.0, 0.5, size=400)
+    theirs = ours + np.random.default_rng(1).normal(0.2, 0.1, size=400)
+    interval = heldout.paired_difference(ours.tolist(), theirs.tolist(), seed=0)
+    half_width = 1.96 * (theirs - ours).std() / 20
+    assert interval.low == pytest.approx(interval.mean - half_width, abs=0.1 * half_width)
+    assert interval.high == pytest.approx(interval.mean + half_width, abs=0.1 * half_width)
+    assert interval == heldout.paired_difference(ours.tolist(), theirs.tolist(), seed=0)
