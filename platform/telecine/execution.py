@@ -161,7 +161,9 @@ def _context(
 ) -> Context:
     folder = store.local(attempt.prefix) or scratch / "attempt"
     folder.mkdir(parents=True)
-    checkpoints = Checkpoints(store, digests, work_prefix=where.prefix, attempt=attempt.id, scratch=scratch)
+    checkpoints = Checkpoints(
+        store, digests, work_prefix=where.prefix, attempt=attempt.id, scratch=scratch, before_commit=tracker.flush
+    )
     if call.force:
         checkpoints.clear()
     shared = Items(

@@ -12,6 +12,7 @@ from telecine.errors import InputError
 SCHEMA = pa.schema(
     [
         pa.field("clip_id", pa.string()),  # 16 hex digits of the source digest and the span; null for a bad file
+        pa.field("shot_id", pa.string()),  # 16 hex digits; clips of one shot look alike and share it
         pa.field("source", pa.string()),  # path below the videos folder, with slashes
         pa.field("source_digest", pa.string()),  # SHA-256 of the video file
         pa.field("start_s", pa.float64()),  # seconds since the first frame

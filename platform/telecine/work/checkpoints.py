@@ -23,12 +23,24 @@ class Checkpoints:
 
     ``<work>/checkpoints/<step>/commit.json`` names the files, which lie in a folder of the attempt that wrote
     them: two racing attempts never write the same file, and a torn write is never named by a commit.
+
+    Args:
+        before_commit: called before a commit is made, to settle what a resumed attempt will not do again.
     """
 
-    def __init__(self, store: Store, digests: Digests, *, work_prefix: str, attempt: str, scratch: Path) -> None:
+    def __init__(
+        self,
+        store: Store,
+        digests: Digests,
+        *,
+        work_prefix: str,
+        attempt: str,
+        scratch: Path,
+        before_commit: Callable[[], None],
+    ) -> None:
         self._store, self._digests = store, digests
         self._root = f"{work_prefix}/checkpoints"
-        self._attempt, self._scratch = attempt, scratch
+        self._attempt, self._scratch, self._before_commit = attempt, scratch, before_commit
 
     def steps(self) -> list[int]:
         """Committed steps, ascending; whether they are intact shows when they are read."""
@@ -60,6 +72,7 @@ class Checkpoints:
         files = commits.describe_files(folder, prefix, self._digests)
         for name in files:
             self._store.upload(folder / name.removeprefix(prefix + "/"), name)
+        self._before_commit()
         commits.publish(self._store, path, {"attempt": self._attempt, "step": step, "folder": prefix, "files": files})
 
     def prune(self, keep: int) -> None:

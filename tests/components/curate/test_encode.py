@@ -64,10 +64,17 @@ def test_a_clip_shorter_than_a_window_gives_none_and_one_of_its_length_gives_one
 
 def test_held_out_clips_are_at_least_one_and_never_all() -> None:
     for num_clips in (2, 3, 10, 200):
-        clips = [f"{clip:016x}" for clip in range(num_clips)]
+        clips = {f"{clip:016x}": f"shot{clip // 2}" for clip in range(num_clips)}
         for val_ratio in (0.001, 0.2, 0.999):
             assert 1 <= len(held_out_clips(clips, val_ratio=val_ratio, seed=0)) < num_clips
     assert held_out_clips(clips, val_ratio=0.2, seed=0) != held_out_clips(clips, val_ratio=0.2, seed=1)
+
+
+def test_a_shot_is_held_out_whole() -> None:
+    shots = {f"{clip:016x}": f"shot{clip // 3}" for clip in range(60)}
+    held = held_out_clips(shots, val_ratio=0.2, seed=0)
+    assert len(held) == 12
+    assert not {shots[clip] for clip in held} & {shot for clip, shot in shots.items() if clip not in held}
 
 
 def test_the_index_leads_to_the_pixels_of_the_source(

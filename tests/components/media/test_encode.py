@@ -8,6 +8,7 @@ from telecine_components.media.colour import BT601, BT709, rgb_to_yuv420, yuv_to
 from telecine_components.media.decode import open_video
 from telecine_components.media.encode import write_mp4
 from telecine_components.media.planes import planes_of, thumbnail
+from telecine_models.backlot import film
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -52,3 +53,13 @@ def test_known_colours_in_both_matrices() -> None:
     for matrix in (BT601, BT709):
         yuv = np.array([int(part[0, 0]) for part in rgb_to_yuv420(red, matrix)], np.uint8)
         assert np.abs(yuv_to_rgb(yuv, matrix, full_range=False).astype(int) - (255, 0, 0)).max() <= 2
+
+
+def test_rendered_films_keep_their_bytes_from_one_encoding_to_the_next(tmp_path: Path) -> None:
+    films = [film(seed, num_frames=48, fps=12, width_px=160, height_px=120).frames for seed in range(12)]
+    digests = [set[bytes]() for _ in films]
+    for _ in range(3):
+        for frames, seen in zip(films, digests, strict=True):
+            write_mp4(tmp_path / "film.mp4", frames, 12)
+            seen.add((tmp_path / "film.mp4").read_bytes())
+    assert [len(seen) for seen in digests] == [1] * len(films)

@@ -1,7 +1,7 @@
 """The index of a dataset: one row per sample, which says where its frames lie and where it comes from."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ SCHEMA = pa.schema(
         pa.field("licence", pa.string()),
         pa.field("consent", pa.string()),
         pa.field("caption", pa.string()),
-        pa.field("split", pa.string()),  # "train" or "val"; all samples of a clip are on one side
+        pa.field("split", pa.string()),  # "train" or "val"; all samples of a shot are on one side
         pa.field("shard", pa.string()),  # path in the store
         pa.field("shard_digest", pa.string()),  # SHA-256 of the tar
         pa.field("offset", pa.int64()),  # of the .npy member's bytes in the tar
@@ -31,14 +31,23 @@ SCHEMA = pa.schema(
 )
 
 
-def held_out_clips(clip_ids: Iterable[str], *, val_ratio: float, seed: int) -> frozenset[str]:
-    """The clips of the validation split: the first by hash, at least one, never all.
+def held_out_clips(shot_of: Mapping[str, str], *, val_ratio: float, seed: int) -> frozenset[str]:
+    """The clips of the validation split: those of whole shots, the first by hash; at least one clip, never all.
 
-    The hash orders clips independently of their neighbours, so added footage moves few of them across.
+    Args:
+        shot_of: the shot of each clip. Clips of one shot look alike, so a shot lies on one side; where all clips are
+            of one shot, clips are what is held out.
+
+    The hash orders shots independently of their neighbours, so added footage moves few of them across.
     """
-    ranked = sorted(set(clip_ids), key=lambda clip_id: hashlib.sha256(f"{seed}:{clip_id}".encode()).digest())
-    num_val = min(max(1, round(val_ratio * len(ranked))), len(ranked) - 1)
-    return frozenset(ranked[:num_val])
+    groups = shot_of if len(set(shot_of.values())) > 1 else {clip: clip for clip in shot_of}
+    ranked = sorted(set(groups.values()), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    held: frozenset[str] = frozenset()
+    for group in ranked[:-1]:
+        held |= {clip for clip, its_group in groups.items() if its_group == group}
+        if len(held) >= val_ratio * len(shot_of):
+            break
+    return held
 
 
 def write_index(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -81,7 +81,9 @@ def _digest_of(rows: Rows) -> str:
 
 def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:
     by_id = {clip["clip_id"]: clip for rows in kept.values() for clip in rows}
-    val = held_out_clips(by_id, val_ratio=inputs.val_ratio, seed=inputs.seed)
+    val = held_out_clips(
+        {name: clip["shot_id"] for name, clip in by_id.items()}, val_ratio=inputs.val_ratio, seed=inputs.seed
+    )
     shared = {
         "num_frames": inputs.num_frames,
         "height_px": inputs.height_px,

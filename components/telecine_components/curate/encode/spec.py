@@ -15,7 +15,9 @@ class Inputs:
     num_frames: int = param(8, ge=1, help="Frames of a sample.")
     sample_fps: float = param(8.0, gt=0, help="Frames per second of a sample, whatever the source has.")
     max_samples_per_clip: int = param(4, ge=1, help="Windows taken from one clip; they never overlap.")
-    val_ratio: float = param(0.2, gt=0, lt=1, help="Share of the clips held out for validation, at least one.")
+    val_ratio: float = param(
+        0.2, gt=0, lt=1, help="Share of the clips held out for validation, whole shots at a time, at least one."
+    )
     seed: int = param(0, ge=0, help="Seed of the choice of held-out clips.")
     num_threads: int = param(1, ge=1, help="Threads of one decoder.")
 
@@ -28,7 +30,7 @@ class Outputs:
     contact_sheet_uri: Artifact = param(help="Picture of some training samples, one per row (PNG).")
     num_samples: int = param(help="Samples in all.")
     num_train: int = param(help="Samples to train on.")
-    num_val: int = param(help="Samples held out; none shares a clip with a training sample.")
+    num_val: int = param(help="Samples held out; none shares a shot with a training sample.")
     num_clips: int = param(help="Clips that gave at least one sample.")
 
 

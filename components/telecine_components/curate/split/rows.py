@@ -24,13 +24,18 @@ def clip_rows(found: Analysis, sidecar: Sidecar, source_digest: str, inputs: Inp
     num_frames = len(found.times_s)
     max_frames = max(1, math.floor(inputs.max_clip_s * found.fps))
     spans = [
-        span
+        (span, shot)
         for shot in shots(transition_pairs(found.similarity, rule))
         for span in clip_spans(shot, num_frames, trim_frames=inputs.trim_frames, max_frames=max_frames)
     ]
     if not spans:
         raise BadData("no shot: every frame differs from the one before")
-    return [_row(found, span, sidecar, source_digest) for span in spans]
+    rows = [_row(found, span, sidecar, source_digest) for span, _ in spans]
+    return [row | {"shot_id": _id(source_digest, shot)} for row, (_, shot) in zip(rows, spans, strict=True)]
+
+
+def _id(source_digest: str, span: tuple[int, int]) -> str:
+    return hashlib.sha256(f"{source_digest}:{span[0]}-{span[1]}".encode()).hexdigest()[:16]
 
 
 def _row(found: Analysis, span: tuple[int, int], sidecar: Sidecar, source_digest: str) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def _row(found: Analysis, span: tuple[int, int], sidecar: Sidecar, source_digest
     end_s = float(found.times_s[end]) if end < len(found.times_s) else found.end_s
     moved = found.motion[start : end - 1]
     return {
-        "clip_id": hashlib.sha256(f"{source_digest}:{start}-{end}".encode()).hexdigest()[:16],
+        "clip_id": _id(source_digest, span),
         "source_digest": source_digest,
         "start_s": round(start_s, 6),
         "end_s": round(end_s, 6),
