@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from jaxtyping import install_import_hook
 
+# Read while Airflow is imported, which would otherwise make a folder in the home of whoever runs the tests.
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
 # Every signature's shapes and types are checked in tests; before the first import of what is checked.
 install_import_hook("telecine_models", "beartype.beartype")
 

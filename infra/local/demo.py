@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import runpy
 import secrets
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from deployment import Laptop, end_group, guarded, is_alive, laptop, pid_of, prepare
+from deployment import REPOSITORY, Laptop, end_group, guarded, is_alive, laptop, pid_of, prepare
 from telecine.errors import InputError
 from telecine.storage import Store
 from telecine.work import runs, status
@@ -28,6 +29,7 @@ def demo(videos: str, conf_text: str) -> int:
     """Run the flywheel on the footage, or go on with the unfinished run of the same request; print what came of it."""
     place = laptop()
     conf = _conf(videos, conf_text)
+    _check(place, conf)
     print(f"home   {place.here.home}\nstore  {place.here.store_uri}", flush=True)
     prepare(place)
     started = time.monotonic()
@@ -161,6 +163,14 @@ def _conf(videos: str, text: str) -> dict[str, Any]:
     return conf
 
 
+def _check(place: Laptop, conf: dict[str, Any]) -> None:
+    """Refuse what the DAG's Params refuse, before Airflow is started."""
+    os.environ.update(place.environment())  # read by Airflow while it is imported
+    from telecine.operators import check_conf
+
+    check_conf(runpy.run_path(str(REPOSITORY / "dags" / f"{DAG_ID}.py"))["dag"].params, conf)
+
+
 def _summarise(place: Laptop, report: dict[str, Any], log: Path, seconds: float) -> None:
     tasks = {task["task"]: task for task in report["tasks"]}
     failed = [task for task in report["tasks"] if task["state"] not in runs.SETTLED]
@@ -168,7 +178,9 @@ def _summarise(place: Laptop, report: dict[str, Any], log: Path, seconds: float)
     for task in failed:
         print(f"{task['task']} {task['state']} {task['detail']}")
     if failed or "deploy.report" not in tasks:
-        print(f"the run did not finish; Airflow's log: {log}\nthe same command goes on where this one stopped")
+        print(f"the run did not finish; Airflow's log: {log}")
+        if _exit_code(report) != InputError.exit_code:
+            print("the same command goes on where this one stopped")
         return
     outputs = tasks["deploy.report"]["outputs"]
     store = Store(place.here.store_uri)

@@ -5,6 +5,7 @@ that its commit record exists.
 """
 
 import dataclasses
+import difflib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, ParamValidationError
 
 from telecine import config, settings
 from telecine.component import Component
@@ -52,6 +53,24 @@ def params_for(*components: Component) -> dict[str, Param]:
 def param_name(component: Component, field: str) -> str:
     """Name of a component's input among a DAG's Params: ``train_num_steps`` for ``pretrain.train``'s ``num_steps``."""
     return f"{component.name.rpartition('.')[2]}_{field}"
+
+
+def check_conf(params: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` for a name that no Param has (Airflow ignores it) or a value that its Param refuses.
+
+    Args:
+        params: a DAG's ``params``.
+        conf: what somebody wants to start it with.
+    """
+    for name, value in conf.items():
+        if name not in params:
+            near = difflib.get_close_matches(name, params, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "the trigger form lists them"
+            raise InputError(f"the DAG has no Param {name!r}; {hint}")
+        try:
+            params.get_param(name).resolve(value)  # type: ignore[attr-defined]
+        except ParamValidationError as error:
+            raise InputError(f"Param {name}: {str(error).partition(chr(10))[0]}, got {value!r}") from None
 
 
 class ComponentOperator(BaseOperator):
@@ -108,6 +127,7 @@ class ComponentOperator(BaseOperator):
             self._point(run, here, "skipped", reason)
             raise AirflowSkipException(f"{self.component.name} has nothing to do: {reason}")
         try:
+            check_conf(context["dag"].params, context["dag_run"].conf or {})
             inputs = self.component.parse(self._values(context))
             outputs = self._reuse(inputs, run, here)
         except InputError as error:

@@ -91,7 +91,8 @@ def test_explain_says_what_happened_and_what_would_happen_now(toys: Any, letters
 
 
 def test_status_shows_progress_while_a_task_runs(toys: Any) -> None:
-    toys.add("slow.sleep", inputs="", outputs="", body="ctx.progress(1, 4, loss=0.5)\ntime.sleep(60)\nreturn Outputs()")
+    body = "ctx.progress(0, 4)\ntime.sleep(0.1)\nctx.progress(1, 4, loss=0.5)\ntime.sleep(60)\nreturn Outputs()"
+    toys.add("slow.sleep", inputs="", outputs="", body=body)
     process = toys.start("run", "slow.sleep", "--run", "nap")
     deadline = time.monotonic() + 60
     while (task := _task(toys, "nap"))["progress"] is None or not task["progress"]["done"]:

@@ -1,6 +1,6 @@
 """One training loop: DeepSpeed computes the step; model, loss, data and observers are passed in.
 
-A laptop run is one process with ZeRO stage 0 in float32. Nothing here opens a port or calls a compiler: the process
+A laptop run is one process with ZeRO stage 0 in float32. Nothing here can be reached from another machine or calls a compiler: the process
 group of one rank meets in a HashStore, and DeepSpeed's own operators, which it would compile at first use and which
 one rank does not need, are declared unavailable.
 """
@@ -175,6 +175,8 @@ def _initialize(module: torch.nn.Module, optimizer: torch.optim.Optimizer, confi
     # DS_ACCELERATOR it probes the machine and warns that it found a CPU.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
+    # One process talks to nobody: gloo's listening socket stays on loopback, whatever the host name resolves to.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     import deepspeed
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 

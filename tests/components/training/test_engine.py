@@ -41,7 +41,13 @@ def loss(model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     store, digests = Store(f"file://{tmp_path}/store"), Digests(tmp_path)
-    return Checkpoints(store, digests, work_prefix="work/test/key", attempt="one", scratch=tmp_path / "scratch")
+    return _checkpoints(store, digests, tmp_path / "scratch")
+
+
+def _checkpoints(store: Store, digests: Digests, scratch: Path) -> Checkpoints:
+    return Checkpoints(
+        store, digests, work_prefix="work/test/key", attempt="one", scratch=scratch, before_commit=lambda: None
+    )
 
 
 def run_to_end(
@@ -95,9 +101,7 @@ def test_a_stopped_run_saves_says_retry_and_goes_on_to_the_same_weights(
     tmp_path: Path, checkpoints: Checkpoints
 ) -> None:
     whole = Engine(small_net(), CONFIG)
-    other = Checkpoints(
-        Store(f"file://{tmp_path}/other"), Digests(tmp_path), work_prefix="w/t/k", attempt="a", scratch=tmp_path / "s"
-    )
+    other = _checkpoints(Store(f"file://{tmp_path}/other"), Digests(tmp_path), tmp_path / "s")
     expected, _ = run_to_end(whole, other)
     with pytest.raises(RetryLater, match="after step 7 of 12"):
         run_to_end(Engine(small_net(), CONFIG), checkpoints, stop_after=7)

@@ -27,7 +27,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     folder = ctx.fetch(inputs.model_uri)
     size, fps = film_size(inputs, folder)
     pipeline = TelecinePipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    pipeline.set_progress_bar_config(disable=True)
     samples = ctx.dir / "samples"
     samples.mkdir()
     films: list[np.ndarray] = []
