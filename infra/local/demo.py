@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from deployment import REPOSITORY, Laptop, end_group, guarded, is_alive, laptop, pid_of, prepare
-from telecine.errors import InputError
+from deployment import REPOSITORY, Laptop, end_group, guarded, handle_of, is_alive, laptop, pid_of, prepare, put
+from telecine.errors import InputError, RetryLater
 from telecine.storage import Store
 from telecine.work import runs, status
 
 DAG_ID = "flywheel"
+DAG_TIMEOUT_S = 120.0
 
 
 def demo(videos: str, conf_text: str) -> int:
@@ -53,6 +54,8 @@ def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: 
     environment = place.environment() | {"TELECINE_RUN": request["run"]}
     with log.open("a") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        request["airflow"] = handle_of(process.pid)
+        _save(place.here.home, request)
         try:
             _watch(lambda: process.poll() is None, Store(place.here.store_uri), request["run"])
         except BaseException:
@@ -67,18 +70,19 @@ def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: 
 def _trigger_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any]) -> bool:
     """Run the DAG in the Airflow that ``make up`` started, and show each task as it goes."""
     airflow = AirflowApi(place)
+    airflow.await_dag()
     airflow.call("PATCH", f"dags/{DAG_ID}", {"is_paused": False})
     path = f"dags/{DAG_ID}/dagRuns/{quote(request['logical_date'])}"
 
     def state() -> str:
-        return str(airflow.call("GET", path).get("state", "unknown"))
+        return str(airflow.call("GET", path).get("state", "gone"))
 
-    if state() == "unknown":
+    if state() == "gone":
         body = {"dag_run_id": request["logical_date"], "logical_date": None, "conf": conf}
         airflow.call("POST", f"dags/{DAG_ID}/dagRuns", body)
     elif state() == "failed":
         airflow.call("POST", f"{path}/clear", {"dry_run": False, "only_failed": True})
-    _watch(lambda: state() not in ("success", "failed"), Store(place.here.store_uri), request["run"])
+    _watch(lambda: state() not in ("success", "failed", "gone"), Store(place.here.store_uri), request["run"])
     return state() == "success"
 
 
@@ -89,6 +93,14 @@ class AirflowApi:
         self.root = f"http://127.0.0.1:{place.airflow_port}"
         login = {"username": "admin", "password": place.keys["airflow_password"]}
         self.token = self._send("POST", "auth/token", login, {})["access_token"]
+
+    def await_dag(self) -> None:
+        """Wait until Airflow has read the DAG file for the first time."""
+        deadline = time.monotonic() + DAG_TIMEOUT_S
+        while not self.call("GET", f"dags/{DAG_ID}"):
+            if time.monotonic() > deadline:
+                raise RetryLater(f"Airflow did not read dags/{DAG_ID}.py within {DAG_TIMEOUT_S:.0f} s; see its log")
+            time.sleep(1)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send one request; empty for what is not there, :class:`InputError` in Airflow's words for a refusal."""
@@ -102,9 +114,11 @@ class AirflowApi:
             with urlopen(request, timeout=60) as reply:  # noqa: S310 - loopback, http
                 document: dict[str, Any] = json.load(reply)
         except HTTPError as error:
-            if error.code == HTTPStatus.NOT_FOUND:
+            if method == "GET" and error.code == HTTPStatus.NOT_FOUND:
                 return {}
             raise InputError(f"Airflow refused {method} {path}: {error.read().decode()}") from None
+        except URLError as error:
+            raise RetryLater(f"Airflow at {self.root} does not answer: {error.reason}") from None
         return document
 
 
@@ -136,16 +150,22 @@ def _line(task: dict[str, Any]) -> str:
 def _request(home: Path, conf: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """This request's run: the last one where it asked for the same and did not finish, else a new one."""
     path = home / "demo.json"
-    last = json.loads(path.read_text()) if path.exists() else {"done": True}
-    if last["done"] or last["conf"] != conf or is_alive(last["pid"]):
+    last: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"done": True}
+    if last["done"] or last["conf"] != conf or is_alive(last["driver"]):
         date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{secrets.randbelow(10**6):06d}+00:00"
         last = {"logical_date": date, "run": runs.slug(DAG_ID, date), "conf": conf}
-    request = last | {"done": False, "pid": os.getpid()}
-    path.write_text(json.dumps(request))
+    if "airflow" in last and is_alive(last["airflow"]):  # its driver was killed, and it was not
+        end_group(int(last["airflow"]["pid"]), signal.SIGKILL)
+    request = last | {"done": False, "driver": handle_of(os.getpid())}
+    _save(home, request)
     try:
         yield request
     finally:
-        path.write_text(json.dumps(request))
+        _save(home, request)
+
+
+def _save(home: Path, request: dict[str, Any]) -> None:
+    put(home / "demo.json", json.dumps(request))
 
 
 def _conf(videos: str, text: str) -> dict[str, Any]:
@@ -210,11 +230,8 @@ def _headlines(summary: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
 
 
 def _exit_code(report: dict[str, Any]) -> int:
-    refused = any(
-        task["detail"].find("InputError") >= 0 or task["key"] == ""
-        for task in report["tasks"]
-        if task["state"] == "failed"
-    )
+    """78 where an input was refused, else 1."""
+    refused = any(task["exit_code"] == InputError.exit_code for task in report["tasks"])
     return InputError.exit_code if refused else 1
 
 

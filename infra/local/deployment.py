@@ -8,13 +8,16 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from telecine import settings, tracking
-from telecine.errors import TelecineError
+from telecine.errors import InputError, TelecineError
 from telecine.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,13 +69,20 @@ def laptop() -> Laptop:
     here = settings.from_environment()
     here.home.mkdir(parents=True, exist_ok=True)
     path = here.home / "secrets.json"
-    with (
-        contextlib.suppress(FileExistsError),
-        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
-    ):
-        json.dump(_new_keys(), file)
-    ports = (int(os.environ.get(f"TELECINE_{name}_PORT", port)) for name, port in (("AIRFLOW", 8080), ("MLFLOW", 5000)))
-    return Laptop(here, json.loads(path.read_text()), *ports)
+    if not path.exists():
+        fresh = here.home / f"secrets-{os.getpid()}.json"
+        put(fresh, json.dumps(_new_keys()))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    return Laptop(here, json.loads(path.read_text()), _port("AIRFLOW", 8080), _port("MLFLOW", 5000))
+
+
+def _port(name: str, default: int) -> int:
+    text = os.environ.get(f"TELECINE_{name}_PORT") or str(default)
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise InputError(f"TELECINE_{name}_PORT must be a port from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def prepare(place: Laptop) -> None:
@@ -81,10 +91,7 @@ def prepare(place: Laptop) -> None:
     stamp = place.airflow_home / "migrated"
     wanted = version("apache-airflow")
     place.airflow_home.mkdir(parents=True, exist_ok=True)
-    passwords = place.airflow_home / "passwords.json"
-    if not passwords.exists():
-        passwords.touch(mode=0o600)
-        passwords.write_text(json.dumps({"admin": place.keys["airflow_password"]}))
+    put(place.airflow_home / "passwords.json", json.dumps({"admin": place.keys["airflow_password"]}))
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print("preparing Airflow's database, once", flush=True)
@@ -107,21 +114,33 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
 
 
-def pid_of(place: Laptop, name: str) -> int | None:
-    path = place.here.home / f"{name}.pid"
-    pid = int(path.read_text()) if path.exists() else None
-    return pid if pid is not None and is_alive(pid) else None
+def handle_of(pid: int) -> dict[str, float]:
+    """A process by its number and its start: numbers are given away again, after a reboot at the latest."""
+    return {"pid": pid, "started": psutil.Process(pid).create_time()}
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not yet waited for does not."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def is_alive(handle: dict[str, float]) -> bool:
+    """Whether that very process still runs."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(int(handle["pid"]))
+        return bool(process.create_time() == handle["started"] and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    return True
+
+
+def pid_of(place: Laptop, name: str) -> int | None:
+    """Process number of one of the servers that ``make up`` started, if it runs."""
+    path = place.here.home / f"{name}.pid"
+    handle = json.loads(path.read_text()) if path.exists() else None
+    return int(handle["pid"]) if handle is not None and is_alive(handle) else None
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file for its owner's eyes, whole or not at all."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    os.replace(name, path)
 
 
 def end_group(group: int, first: signal.Signals | signal.Handlers) -> None:

@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from telecine import component, config, settings
 from telecine.errors import InputError, TelecineError
@@ -19,20 +20,30 @@ from telecine.storage import Store, to_json
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, dispatch, and turn every error of ours into one line and its exit code."""
-    parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
     try:
+        parsed = _parser().parse_args(arguments)
         return int(parsed.command(parsed) or 0)
     except TelecineError as error:
         print(f"telecine: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A wrong call is a wrong input like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise :class:`InputError`."""
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="telecine", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="telecine", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, "list", _list, "every component and what it does")
     describe = _add(commands, "describe", _describe, "a component's inputs, bounds, defaults and outputs")
@@ -73,23 +84,30 @@ def _add_run(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from telecine.execution import Call, execute
+    from telecine.execution import Call, close_run, execute
+    from telecine.work import attempts, runs
 
     # Two threads that spin while they wait for a core cost three times the processor time of two that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     found = component.find(parsed.component)
-    values = config.load(parsed.inputs) | dict(config.parse_setting(text) for text in parsed.set)
+    values = config.load(parsed.inputs) | dict(config.parse_setting(text, found.inputs) for text in parsed.set)
     inputs = found.parse(values)
     if parsed.dry_run:
         sys.stdout.write(to_json(dataclasses.asdict(inputs)).decode())
         return 0
     here = settings.from_environment()
-    run = parsed.run or f"shell-{found.name.replace('.', '-')}"
+    run = runs.check_slug(parsed.run or runs.slug(f"shell-{found.name}", attempts.new_id()))
+    if parsed.result and not Path(parsed.result).absolute().parent.is_dir():
+        raise InputError(f"--result: no folder {str(Path(parsed.result).absolute().parent)!r} to write to")
     print(f"event=settings home={here.home} store={here.store_uri} run={run}", file=sys.stderr)
     call = Call(
         component=found, inputs=inputs, run=run, task=parsed.task or found.name, settings=here, force=parsed.force
     )
-    result = execute(call)
+    try:
+        result = execute(call)
+    finally:
+        if parsed.run is None:
+            close_run(here, run)
     document = to_json(result.document()).decode()
     if parsed.result:
         with open(parsed.result, "w") as file:
@@ -159,6 +177,8 @@ def _explain(parsed: argparse.Namespace) -> None:
 def _gc(parsed: argparse.Namespace) -> None:
     from telecine.work import garbage
 
+    if not parsed.keep_days >= 0:
+        raise InputError(f"--keep-days must be at least 0, got {parsed.keep_days}")
     store = Store(settings.from_environment().store_uri)
     report = garbage.collect(store, keep_days=parsed.keep_days, dry_run=parsed.dry_run)
     _print_json(report) if parsed.json else print(garbage.render(report))

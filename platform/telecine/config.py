@@ -83,15 +83,18 @@ def load(text: str) -> dict[str, Any]:
     return _object(path.read_text(), str(path))
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``key=value`` as a person types it; the value is JSON where it parses as such, else a string."""
+def parse_setting(text: str, cls: type | None = None) -> tuple[str, Any]:
+    """Read ``key=value`` as a person types it: text for a text field of ``cls``, else JSON where it parses."""
     name, equals, raw = text.partition("=")
+    name = name.strip()
     if not equals:
         raise InputError(f"--set: expected key=value, got {text!r}")
+    if cls is not None and _plain(get_type_hints(cls).get(name)) is str:
+        return name, raw
     try:
-        return name.strip(), json.loads(raw)
+        return name, json.loads(raw)
     except json.JSONDecodeError:
-        return name.strip(), raw
+        return name, raw
 
 
 def json_schema(cls: type, name: str) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(cls)
 
 
-def _plain(annotation: Any) -> type:
+def _plain(annotation: Any) -> Any:
     return str if annotation is Artifact else annotation
 
 

@@ -118,7 +118,7 @@ def _tracker(here: Settings) -> Iterator[Check]:
     except ModuleNotFoundError as error:
         yield Check("tracker", "bad", f"{error.name} is not installed", "pip install 'telecine[airflow]'")
     else:
-        yield Check("tracker", "ok", here.tracking_uri)
+        yield Check("tracker", "ok", tracking.shown(here.tracking_uri))
 
 
 def _ports(_: Settings) -> Iterator[Check]:

@@ -106,7 +106,7 @@ def execute(call: Call) -> Result:
         result = _attempt(call, where, reason, store, digests)
     except BaseException as error:
         seconds = time.monotonic() - started
-        _point(call, store, where, "failed", reason, error=f"{type(error).__name__}: {error}", seconds=seconds)
+        _point(call, store, where, "failed", reason, error=error, seconds=seconds)
         raise
     seconds = time.monotonic() - started
     _point(call, store, where, result.decision, reason, record=result.commit, seconds=seconds)
@@ -127,23 +127,20 @@ def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Dig
             began = time.monotonic()
             try:
                 outputs = call.component.load()(call.inputs, ctx)
-            except RetryLater:
-                winner = commits.read(store, where.commit_path)
-                if attempt.stop.is_set() and winner is not None:
-                    return _lost(store, attempt, winner)
-                tracker.flush()
+            except Exception as error:
+                winner = None if call.force else commits.read(store, where.commit_path)
+                if winner is not None:
+                    return _lost(store, attempt, winner, tracker)
+                _give_up(tracker, stopped=isinstance(error, RetryLater))
                 raise
-            except Exception:
-                tracker.flush()
-                tracking.close(tracker.client, tracker.run_id, succeeded=False)
-                raise
+        _check_unchanged(call, where, store, digests)
         record = _record(call, where, attempt, ctx, outputs, time.monotonic() - began, digests)
         for name in record["files"]:
             store.upload(ctx.dir / name.removeprefix(attempt.prefix + "/"), name)
         standing = commits.publish(store, where.commit_path, record, replace=call.force)
         if standing["attempt"] != attempt.id:
-            return _lost(store, attempt, standing)
-        tracker.flush(won=True)
+            return _lost(store, attempt, standing, tracker)
+        tracker.settle()
         _log_outputs(tracker, record)
         tracking.close(tracker.client, tracker.run_id, succeeded=True)
         return _result("ran", reason, record, store)
@@ -162,7 +159,7 @@ def _context(
     folder = store.local(attempt.prefix) or scratch / "attempt"
     folder.mkdir(parents=True)
     checkpoints = Checkpoints(
-        store, digests, work_prefix=where.prefix, attempt=attempt.id, scratch=scratch, before_commit=tracker.flush
+        store, digests, work_prefix=where.prefix, attempt=attempt.id, scratch=scratch, before_commit=tracker.settle
     )
     if call.force:
         checkpoints.clear()
@@ -216,8 +213,27 @@ def _record(
     }
 
 
-def _lost(store: Store, attempt: Attempt, winner: commits.Record) -> Result:
+def _check_unchanged(call: Call, where: Address, store: Store, digests: Digests) -> None:
+    """Refuse to commit what was made from inputs that changed while they were read."""
+    now = address.resolve(call.component, call.inputs, store=store, digests=digests, run=call.run)
+    changed = [name for name, value in where.inputs.items() if now.inputs[name] != value]
+    if changed:
+        raise RetryLater(f"{where.component}: {', '.join(changed)} changed while it was read; call again")
+
+
+def _give_up(tracker: tracking.RunTracker, *, stopped: bool) -> None:
+    """Keep what the tracker was told; a stopped run goes on later, any other has failed."""
+    try:
+        tracker.settle()
+        if not stopped:
+            tracking.close(tracker.client, tracker.run_id, succeeded=False)
+    except tracking.failures() as error:
+        log.warning("event=tracker_failed error=%r", str(error))
+
+
+def _lost(store: Store, attempt: Attempt, winner: commits.Record, tracker: tracking.RunTracker) -> Result:
     store.delete_folder(attempt.prefix)
+    tracking.finish(tracker.client, tracker.run_id)
     reason = f"attempt {winner['attempt']} committed the same work first"
     log.info("event=lost_race attempt=%s winner=%s", attempt.id, winner["attempt"])
     return _result("lost", reason, winner, store)
@@ -264,7 +280,7 @@ def _point(
     *,
     record: commits.Record | None = None,
     attempt: str | None = None,
-    error: str | None = None,
+    error: BaseException | None = None,
     seconds: float = 0.0,
 ) -> None:
     pointer = runs.Pointer(
@@ -277,7 +293,8 @@ def _point(
         outputs=commits.resolved_outputs(store, record) if record else None,
         attempt=record["attempt"] if record else attempt,
         mlflow_run_id=record["mlflow_run_id"] if record else None,
-        error=error,
+        error=f"{type(error).__name__}: {error}" if error else None,
+        exit_code=getattr(error, "exit_code", 1) if error else 0,
         seconds=round(seconds, 3),
     )
     runs.point(store, call.run, pointer)
@@ -316,6 +333,15 @@ def _watch_parent(parent: int, event: threading.Event, done: threading.Event) ->
         if os.getppid() != parent:
             event.set()
             return
+
+
+def close_run(here: Settings, run: str) -> None:
+    """End the MLflow parent of a run that nobody else will close, where it has one."""
+    store = Store(here.store_uri)
+    claim = store.read_json(f"runs/{run}/mlflow.json")
+    if claim is not None:
+        failed = [pointer for pointer in runs.pointers(store, run) if pointer.decision not in runs.SETTLED]
+        tracking.close(tracking.connect(here), claim["run_id"], succeeded=not failed)
 
 
 def origin_record(settings: Settings, run: str, origin: Mapping[str, str]) -> None:

@@ -120,8 +120,11 @@ class ComponentOperator(BaseOperator):
 
     def execute(self, context: "Context") -> dict[str, Any]:
         """Look up, else run and wait; returns the outputs."""
-        here = settings.from_environment()
-        run = _run_of(context, here)
+        try:
+            here = settings.from_environment()
+            run = _run_of(context, here)
+        except InputError as error:
+            raise AirflowFailException(str(error)) from None
         if self.unless and context["params"].get(self.unless):
             reason = f"{self.unless} is set"
             self._point(run, here, "skipped", reason)
@@ -147,6 +150,7 @@ class ComponentOperator(BaseOperator):
             reason=reason,
             inputs={},
             error=error,
+            exit_code=InputError.exit_code if error else 0,
         )
         runs.point(Store(here.store_uri), run, pointer)
 
@@ -242,6 +246,8 @@ class CloseRun(BaseOperator):
         tracker.tags({f"decision.{p.task}": f"{p.decision} {p.mlflow_run_id or ''}".strip() for p in met})
         for pointer in met:
             tracker.metrics(tracking.numbers(pointer.outputs or {}, prefix=f"{pointer.task}/"), step=0)
+            if pointer.decision in ("ran", "reused", "lost") and pointer.mlflow_run_id:
+                tracking.finish(client, pointer.mlflow_run_id)
         tracker.flush()
         tracking.close(client, parent, succeeded=expected <= done)
         self.log.info("event=closed run=%s unfinished=%s", run, sorted(expected - done))
@@ -256,7 +262,7 @@ def _run_of(context: "Context", here: Settings) -> str:
     from telecine.execution import origin_record
 
     dag_run = context["dag_run"]
-    run = os.environ.get("TELECINE_RUN") or runs.slug(dag_run.dag_id, dag_run.run_id)
+    run = runs.check_slug(os.environ.get("TELECINE_RUN") or runs.slug(dag_run.dag_id, dag_run.run_id))
     origin_record(here, run, {"dag_id": dag_run.dag_id, "airflow_run_id": dag_run.run_id})
     return run
 

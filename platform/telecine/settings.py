@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from telecine.errors import InputError
 
 RUNNERS = ("process", "container", "cluster")
-_STORE_SCHEMES = ("file", "s3")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,13 +68,17 @@ def _nearest_home(start: Path) -> Path:
 
 def _store_uri(text: str) -> str:
     uri = text if "://" in text else f"file://{Path(text).expanduser().absolute()}"
-    scheme = urlsplit(uri).scheme
-    if scheme not in _STORE_SCHEMES:
-        raise InputError(f"TELECINE_STORE must be a file:// or s3:// URI, got {text!r}")
+    if not uri.startswith(("file:///", "s3://")):
+        raise InputError(f"TELECINE_STORE must be file:///folder, s3://bucket/prefix or a path, got {text!r}")
     return uri.rstrip("/")
 
 
 def _check(settings: Settings) -> None:
+    if settings.store_is_local and not settings.tracker_is_local:
+        raise InputError(
+            "TELECINE_TRACKING_URI names a server and TELECINE_STORE this machine's disk, which a server may not "
+            "register models from; use an s3:// store, or unset TELECINE_TRACKING_URI"
+        )
     if settings.runner not in RUNNERS:
         raise InputError(f"TELECINE_RUNNER must be one of {', '.join(RUNNERS)}, got {settings.runner!r}")
     if settings.runner != "process":

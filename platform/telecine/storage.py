@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError
@@ -42,8 +41,7 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        parts = urlsplit(self.uri)
-        self.root = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        self.root = Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
         self._objects: LocalStore | S3Store
         if self.root is not None:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -57,8 +55,9 @@ class Store:
 
     def path_of(self, uri: str) -> str | None:
         """Path below the root, or None for a URI that lies elsewhere."""
-        prefix = self.uri + "/"
-        return uri.removeprefix(prefix) if uri.startswith(prefix) else None
+        prefix = f"{self.uri}/"
+        whole = f"file://{uri}" if uri.startswith("/") else uri
+        return whole.removeprefix(prefix) if whole.startswith(prefix) else None
 
     def read(self, path: str) -> bytes:
         """The object's bytes; raises FileNotFoundError."""

@@ -45,7 +45,7 @@ def connect(settings: Settings) -> "MlflowClient":
         with _database_lock(settings):
             client.search_experiments(max_results=1)
     except MlflowException as error:
-        raise RetryLater(f"MLflow at {settings.tracking_uri} does not answer: {_first_line(error)}") from None
+        raise RetryLater(f"MLflow at {shown(settings.tracking_uri)} does not answer: {_first_line(error)}") from None
     return client
 
 
@@ -71,6 +71,11 @@ class RunTracker:
         self._points += [(name, float(value), now_ms, step) for name, value in values.items()]
         if len(self._points) >= FLUSH_POINTS or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
+
+    def settle(self) -> None:
+        """Send what is buffered whoever leads, because it will not be computed again."""
+        self._last_steps.clear()
+        self.flush(won=True)
 
     def flush(self, *, won: bool = False) -> None:
         """Send what is buffered, if this attempt leads or has won."""
@@ -173,6 +178,12 @@ def close(client: "MlflowClient", run_id: str, *, succeeded: bool) -> None:
     client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
 
+def finish(client: "MlflowClient", run_id: str) -> None:
+    """Mark a run as finished whose work is committed, where its attempt did not live to do so."""
+    if client.get_run(run_id).info.status != "FINISHED":
+        client.set_terminated(run_id, "FINISHED")
+
+
 def numbers(outputs: Mapping[str, Any], *, prefix: str) -> dict[str, float]:
     """The outputs that are numbers, as metrics."""
     return {f"{prefix}{name}": float(v) for name, v in outputs.items() if type(v) in (int, float)}
@@ -197,7 +208,9 @@ def _usable(client: "MlflowClient", run_id: str) -> bool:
 
     try:
         return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         return False
 
 
@@ -256,6 +269,19 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when it is away."""
+    from mlflow.exceptions import MlflowException
+
+    return (MlflowException, OSError)
+
+
+def shown(uri: str) -> str:
+    """A URI without the name and password that it may carry."""
+    head, separator, tail = uri.partition("://")
+    return f"{head}{separator}{tail.rpartition('@')[2]}"
 
 
 def _first_line(error: Exception) -> str:

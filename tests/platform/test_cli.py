@@ -21,6 +21,9 @@ Letters = Callable[..., dict[str, Any]]
         (["run", "text.repeat", "--set", "time=1"], "telecine: text.repeat: there is no 'time'; did you mean 'times'?"),
         (["run", "text.repeat", "--set", "times"], "telecine: --set: expected key=value, got 'times'"),
         (["run", "text.repeat", "--inputs", "gone.toml"], "telecine: --inputs: no file 'gone.toml'"),
+        (["run", "text.repeat", "--run", "A/../B"], "telecine: a run must be 1 to 40 characters of a-z, 0-9 and -"),
+        (["run", "text.repeat", "--sett", "a=1"], "telecine: unrecognized arguments: --sett a=1; see"),
+        (["gc", "--keep-days", "-1"], "telecine: --keep-days must be at least 0, got -1.0"),
         (["run", "text.repeet"], "telecine: there is no component 'text.repeet'; known: "),
         (["status", "nowhere"], "telecine: there is no run"),
         (["explain"], "telecine: there is no run"),
@@ -45,7 +48,9 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(toys: Any,
     process = toys.start("run", "text.repeat", TELECINE_STORE="ftp://somewhere")
     _, err = process.communicate()
     assert process.returncode == 78
-    assert err == "telecine: TELECINE_STORE must be a file:// or s3:// URI, got 'ftp://somewhere'\n"
+    assert (
+        err == "telecine: TELECINE_STORE must be file:///folder, s3://bucket/prefix or a path, got 'ftp://somewhere'\n"
+    )
 
 
 def test_code_that_fails_is_a_failure_with_its_traceback_and_a_failed_mlflow_child(toys: Any) -> None:

@@ -14,6 +14,11 @@ from telecine import settings, tracking
 from telecine.storage import Store
 
 Letters = Callable[..., dict[str, Any]]
+COUNT = {
+    "inputs": 'text_uri: Artifact = param(help="A text.")',
+    "outputs": 'length: int = param(help="Bytes.")',
+    "body": "return Outputs(length=len(ctx.fetch(inputs.text_uri).read_bytes()))",
+}
 
 
 def _commit(here: settings.Settings, document: dict[str, Any]) -> dict[str, Any]:
@@ -36,12 +41,7 @@ def test_another_value_is_other_work_and_the_reason_names_it(letters: Letters) -
 
 
 def test_an_artifact_counts_by_its_bytes_not_by_its_place(toys: Any, tmp_path: Path) -> None:
-    toys.add(
-        "text.count",
-        inputs='text_uri: Artifact = param(help="A text.")',
-        outputs='length: int = param(help="Bytes.")',
-        body="return Outputs(length=len(ctx.fetch(inputs.text_uri).read_bytes()))",
-    )
+    toys.add("text.count", **COUNT)
     here, there, other = (tmp_path / name for name in ("here.txt", "there.txt", "other.txt"))
     here.write_text("same")
     there.write_text("same")
@@ -68,6 +68,46 @@ def test_a_flipped_byte_in_a_committed_file_is_found_and_made_again(toys: Any, l
     assert again["decision"] == "ran" and "changed since it was committed" in again["reason"]
     assert Path(again["outputs"]["text_uri"].removeprefix("file://")).read_text() == "abab"
     assert letters(text="ab")["decision"] == "reused"
+
+
+def test_a_corrupt_artifact_is_refused_as_an_input(toys: Any, letters: Letters) -> None:
+    toys.add("text.count", **COUNT)
+    made = letters(text="ab")["outputs"]["text_uri"]
+    path = Path(made.removeprefix("file://"))
+    path.write_text("aXab")
+    _, err = toys.call("run", "text.count", "--set", f"text_uri={made}", code=78)
+    assert "text.count: text_uri is not what was committed" in err
+    letters(text="ab")
+    path.write_text("abab")
+    assert toys.run("text.count", text_uri=made)["outputs"]["length"] == 4, "a replaced commit's URI stays resolvable"
+
+
+def test_an_input_that_changes_while_it_is_read_is_not_committed(toys: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("old")
+    body = "path = ctx.fetch(inputs.text_uri)\npath.write_text('new')\nreturn Outputs(length=3)"
+    toys.add("text.count", **COUNT | {"body": body})
+    _, err = toys.call("run", "text.count", "--set", f"text_uri={tmp_path / 'in.txt'}", code=75)
+    assert "text.count: text_uri changed while it was read; call again" in err
+
+
+def test_files_behind_links_count_and_a_loop_of_links_ends(toys: Any, tmp_path: Path) -> None:
+    toys.add("text.count", **COUNT | {"body": "return Outputs(length=len(list(ctx.fetch(inputs.text_uri).iterdir())))"})
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "folder")
+    decisions = [toys.run("text.count", text_uri=str(tmp_path / "folder"))["decision"] for _ in range(2)]
+    (tmp_path / "real" / "more.txt").write_text("more")
+    decisions.append(toys.run("text.count", text_uri=str(tmp_path / "folder"))["decision"])
+    assert decisions == ["ran", "reused", "ran"]
+
+
+def test_a_torn_commit_record_is_moved_aside_and_the_work_done_again(letters: Letters, toys: Any) -> None:
+    made = letters()
+    path = toys.here.home / "store" / "work" / "text.repeat" / made["key"] / "commit.json"
+    path.write_text('{"attempt": ')
+    assert letters()["decision"] == "ran"
+    assert (path.parent / "broken" / "torn-commit.json").exists()
 
 
 def test_force_redoes_work_and_replaces_its_commit(toys: Any, letters: Letters) -> None:
@@ -135,7 +175,7 @@ def test_each_item_is_processed_once_ever_and_a_bad_one_is_a_row(slow: Any, depl
 
 def test_a_corrupt_item_alone_is_made_again(slow: Any, deployment: settings.Settings) -> None:
     slow.run("slow.walk", count=3)
-    seen = next((deployment.home / "store" / "work" / "slow.walk" / "items").glob("*/files/seen.txt"))
+    seen = next((deployment.home / "store" / "work" / "slow.walk" / "items").glob("*/*/seen.txt"))
     broken = seen.read_text()
     seen.write_text("?")
     assert slow.run("slow.walk", count=3)["decision"] == "ran"
@@ -178,6 +218,8 @@ def test_two_racing_attempts_make_one_commit_and_one_mlflow_child(slow: Any, dep
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments)
     assert len(found) == 2, "one parent, one child"
+    children = [each for each in found if "mlflow.parentRunId" in each.data.tags]
+    assert [child.info.status for child in children] == ["FINISHED"]
     attempts = deployment.home / "store" / "work" / "slow.walk" / documents[0]["key"] / "attempts"
     assert os.listdir(attempts) == [documents[0]["attempt"]]
 

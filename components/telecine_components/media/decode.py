@@ -1,6 +1,7 @@
 """Decoding: the best video stream of a file, once, frame by frame, as bad data instead of decoder errors."""
 
 import contextlib
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from telecine.errors import BadData
+from telecine.errors import BadData, RetryLater
 
+MACHINE_FAULTS = frozenset(
+    {errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOMEM, errno.ESTALE}
+)
 FALLBACK_FPS = 25.0
 """Rate of a file that gives neither a rate nor time stamps."""
 COMPLETE_RATIO = 0.9
@@ -77,7 +81,7 @@ class Video:
         try:
             yield
         except av.FFmpegError as error:
-            raise BadData(f"undecodable after {self._decoded} frames: {error.strerror}") from error
+            raise _cause(error, f"undecodable after {self._decoded} frames") from error
 
 
 @contextlib.contextmanager
@@ -92,12 +96,19 @@ def open_video(path: Path, *, num_threads: int = 1) -> Iterator[Video]:
     try:
         container = av.open(str(path), metadata_errors="replace")
     except av.FFmpegError as error:
-        raise BadData(f"not a video: {error.strerror}") from error
+        raise _cause(error, "not a video") from error
     with container:
         stream = _largest_stream(container)
         stream.codec_context.thread_count = num_threads
         stream.codec_context.thread_type = "AUTO"
         yield Video(container, stream)
+
+
+def _cause(error: av.FFmpegError, what: str) -> Exception:
+    """Bad data, unless the machine failed to read it: then the same file may be fine a minute later."""
+    if error.errno in MACHINE_FAULTS:
+        return RetryLater(f"{error.filename or 'a video'} could not be read: {error.strerror}")
+    return BadData(f"{what}: {error.strerror}")
 
 
 def _largest_stream(container: InputContainer) -> VideoStream:

@@ -1,8 +1,8 @@
 """One training loop: DeepSpeed computes the step; model, loss, data and observers are passed in.
 
-A laptop run is one process with ZeRO stage 0 in float32. Nothing here can be reached from another machine or calls a compiler: the process
-group of one rank meets in a HashStore, and DeepSpeed's own operators, which it would compile at first use and which
-one rank does not need, are declared unavailable.
+A laptop run is one process with ZeRO stage 0 in float32. Nothing here can be reached from another machine or calls a
+compiler: the process group of one rank meets in a HashStore, and DeepSpeed's own operators, which it would compile at
+first use and which one rank does not need, are declared unavailable.
 """
 
 import contextlib

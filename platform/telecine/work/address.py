@@ -5,14 +5,13 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from telecine.component import Component
 from telecine.config import is_artifact
 from telecine.errors import InputError
 from telecine.storage import Store, to_json
-from telecine.work import source
-from telecine.work.digests import Digests, combine
+from telecine.work import commits, source
+from telecine.work.digests import Digests
 
 CONTRACT = 1
 """Part of every key. Raise it when the platform itself changes the bytes that a component commits."""
@@ -77,6 +76,8 @@ def _canonical(component: Component, name: str, value: Any, store: Store, digest
         return {"digest": None}
     try:
         return {"digest": artifact_digest(value, store, digests)}
+    except BrokenArtifact as error:
+        raise InputError(f"{component.name}: {name} is not what was committed: {error}; make it again") from None
     except FileNotFoundError:
         expected = "expected an existing file or folder"
         raise InputError(f"{component.name}: {name} does not exist: {value!r}; {expected}") from None
@@ -86,34 +87,42 @@ def _canonical(component: Component, name: str, value: Any, store: Store, digest
         ) from None
 
 
+class BrokenArtifact(Exception):
+    """An artifact of the store whose bytes are no longer those of the commit that made it."""
+
+
 def artifact_digest(uri: str, store: Store, digests: Digests) -> str:
-    """Digest of the bytes behind a URI: from the commit that made it, else from the bytes themselves."""
+    """Digest of the bytes behind a URI: from the commit that made it, if it holds, else from the bytes themselves.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        BrokenArtifact: other bytes than were committed.
+    """
     path = store.path_of(uri)
     if path is None:
         return _external_digest(uri, digests)
-    commit = producer(path, store)
-    for output in (commit or {}).get("outputs", {}).values():
-        if isinstance(output, dict) and output["path"] == path:
+    record = producer(path, store)
+    for output in (record or {}).get("outputs", {}).values():
+        if record and isinstance(output, dict) and output["path"] == path:
+            broken = commits.broken_files(store, record, digests, below=path)
+            if broken:
+                raise BrokenArtifact(str(broken[0]))
             return str(output["digest"])
     raise FileNotFoundError(uri)
 
 
 def producer(path: str, store: Store) -> dict[str, Any] | None:
-    """Commit record of the work whose attempt made ``path`` (relative to the store), or None."""
+    """Commit record, standing or replaced, of the attempt that made ``path`` (relative to the store), or None."""
     parts = path.split("/")
     if len(parts) < 5 or parts[0] != "work" or parts[3] != "attempts":
         return None
-    record: dict[str, Any] | None = store.read_json("/".join([*parts[:3], "commit.json"]))
-    return record
+    records = commits.history(store, "/".join([*parts[:3], "commit.json"]))
+    return next((record for record in records if record["attempt"] == parts[4]), None)
 
 
 def _external_digest(uri: str, digests: Digests) -> str:
-    if urlsplit(uri).scheme == "s3":
-        parent, _, name = uri.rpartition("/")
-        entries = list(Store(parent).entries(name))
-        if not entries:
-            raise FileNotFoundError(uri)
-        return combine((entry.path, f"{entry.size} {entry.etag}") for entry in entries)
+    if "://" in uri and not uri.startswith("file://"):
+        raise InputError(f"{uri} lies outside the store; only local files and folders can come from outside it")
     path = local_path(uri)
     if not path.exists():
         raise FileNotFoundError(uri)
@@ -124,4 +133,4 @@ def _external_digest(uri: str, digests: Digests) -> str:
 
 def local_path(uri: str) -> Path:
     """Path of a ``file://`` URI or of a plain path."""
-    return Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser().absolute()
+    return Path(uri.removeprefix("file://")).expanduser().absolute()

@@ -1,6 +1,7 @@
 """Attempts: one execution of one piece of work, alive as long as its heartbeat is young."""
 
 import dataclasses
+import logging
 import os
 import secrets
 import socket
@@ -9,7 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from telecine.errors import TelecineError
 from telecine.storage import Store
+
+log = logging.getLogger(__name__)
 
 BEAT_S = {"local": 0.5, "remote": 5.0}
 """Seconds between two heartbeats, by how far the store is."""
@@ -87,9 +91,12 @@ class Attempt:
 
     def _keep_beating(self) -> None:
         while not self._closing.wait(self._beat_s):
-            self.beat()
-            if self._superseded():
-                self.stop.set()
+            try:
+                self.beat()
+                if self._superseded():
+                    self.stop.set()
+            except (OSError, TelecineError) as error:
+                log.warning("event=heartbeat_failed error=%r", str(error))
 
 
 def states(store: Store, work_prefix: str) -> list[dict[str, Any]]:
@@ -99,5 +106,17 @@ def states(store: Store, work_prefix: str) -> list[dict[str, Any]]:
 
 
 def is_alive(state: dict[str, Any]) -> bool:
-    """Whether an attempt is still at work, by its last beat."""
-    return "ended" not in state and time.time() - float(state["beat"]) < LEASE_S
+    """Whether an attempt is still at work: by its process on this machine, by its last beat elsewhere."""
+    if "ended" in state or time.time() - float(state["beat"]) > LEASE_S:
+        return False
+    return state["host"] != socket.gethostname() or _runs(int(state["pid"]))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -24,9 +24,22 @@ class Broken:
 
 
 def read(store: Store, path: str) -> Record | None:
-    """The record at ``path``, or None."""
-    record: Record | None = store.read_json(path)
+    """The record at ``path``, or None. What cannot be read as one is moved aside: it was torn by a power cut."""
+    try:
+        record: Record | None = store.read_json(path)
+    except ValueError:
+        folder, _, name = path.rpartition("/")
+        store.write(f"{folder}/broken/torn-{name}", store.read(path))
+        store.delete(path)
+        return None
     return record
+
+
+def history(store: Store, path: str) -> list[Record]:
+    """The record at ``path`` and those that it replaced or that no longer held."""
+    folder = path.rpartition("/")[0]
+    names = [entry.path for entry in store.entries(f"{folder}/broken") if "/torn-" not in entry.path]
+    return [record for name in [path, *names] if (record := read(store, name)) is not None]
 
 
 def publish(store: Store, path: str, record: Record, *, replace: bool = False) -> Record:
@@ -38,11 +51,12 @@ def publish(store: Store, path: str, record: Record, *, replace: bool = False) -
     store.sync(list(record["files"]))
     data = to_json(record)
     if replace:
+        _set_aside(store, path)
         store.write(path, data)
-    elif not store.create(path, data):
+    while not replace and not store.create(path, data):
         standing = read(store, path)
-        assert standing is not None
-        return standing
+        if standing is not None:  # else it was just moved aside: the place is free again
+            return standing
     store.sync([path])
     return record
 
@@ -74,9 +88,13 @@ def resolved_outputs(store: Store, record: Record) -> dict[str, Any]:
     }
 
 
-def broken_files(store: Store, record: Record, digests: Digests) -> list[Broken]:
-    """Which of the record's files, its items' included, are no longer what was committed."""
-    expected = dict(record["files"])
+def broken_files(store: Store, record: Record, digests: Digests, *, below: str = "") -> list[Broken]:
+    """Which of the record's files, its items' included, are no longer what was committed.
+
+    Args:
+        below: look only at this file or folder and at the items, which any file of the record may name.
+    """
+    expected = {name: known for name, known in record["files"].items() if f"{name}/".startswith(below)}
     for item in record.get("items", []):
         expected |= item["files"]
     problems = [(path, _problem(store, path, known, digests)) for path, known in expected.items()]
@@ -87,9 +105,16 @@ def quarantine(store: Store, path: str, record: Record) -> None:
     """Move a record that no longer holds out of the way, unless somebody already replaced it."""
     standing = read(store, path)
     if standing is not None and standing["attempt"] == record["attempt"]:
-        folder, _, name = path.rpartition("/")
-        store.write(f"{folder}/broken/{record['attempt']}-{name}", to_json(record))
+        _set_aside(store, path)
         store.delete(path)
+
+
+def _set_aside(store: Store, path: str) -> None:
+    """Keep a copy of the standing record: URIs that were given away must stay resolvable."""
+    standing = read(store, path)
+    if standing is not None:
+        folder, _, name = path.rpartition("/")
+        store.write(f"{folder}/broken/{standing['attempt']}-{name}", to_json(standing))
 
 
 def _artifact_digest(path: str, files: dict[str, Any]) -> str:

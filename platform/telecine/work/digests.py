@@ -55,10 +55,23 @@ def combine(named: Iterable[tuple[str, str]]) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every regular file below a folder, sorted; raises PermissionError rather than skip what it cannot read."""
+    """Every regular file below a folder, sorted; links are followed, each folder is entered once.
+
+    Raises:
+        PermissionError: rather than skip what cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    found = [Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    found: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        stat = os.stat(root)
+        if (stat.st_dev, stat.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((stat.st_dev, stat.st_ino))
+        folders.sort()
+        found += [Path(root) / name for name in names]
     return sorted(path for path in found if path.is_file())

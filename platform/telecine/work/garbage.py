@@ -50,8 +50,7 @@ def _kept(store: Store, keep_days: float) -> set[str]:
         if prefix in kept:
             continue
         kept.add(prefix)
-        record = commits.read(store, f"{prefix}/commit.json")
-        if record is not None:
+        for record in commits.history(store, f"{prefix}/commit.json"):
             kept |= {item["path"] for item in record["items"]}
             queue += [parent for value in record["inputs"].values() for parent in _parents(store, value)]
     return kept
@@ -60,8 +59,14 @@ def _kept(store: Store, keep_days: float) -> set[str]:
 def _young(store: Store, keep_days: float) -> Iterator[str]:
     for run in runs.names(store):
         for pointer in runs.pointers(store, run):
-            if time.time() - pointer.started < keep_days * DAY_S:
-                yield f"work/{pointer.component}/{pointer.key}"
+            prefix = f"work/{pointer.component}/{pointer.key}"
+            if time.time() - pointer.started < keep_days * DAY_S or _living(store, prefix):
+                yield prefix
+                yield from (parent for value in pointer.inputs.values() for parent in _parents(store, value))
+
+
+def _living(store: Store, prefix: str) -> set[str]:
+    return {state["attempt"] for state in attempts.states(store, prefix) if attempts.is_alive(state)}
 
 
 def _lasting(store: Store) -> Iterator[str]:
@@ -85,27 +90,29 @@ def _works(store: Store, kept: set[str], keep_days: float) -> Iterator[tuple[str
             if key == "items":
                 continue
             prefix = f"work/{name}/{key}"
-            record = commits.read(store, f"{prefix}/commit.json")
-            living = {s["attempt"] for s in attempts.states(store, prefix) if attempts.is_alive(s)}
+            living = _living(store, prefix)
             if prefix not in kept and not living and _age_s(store, prefix) > keep_days * DAY_S:
                 yield prefix, f"no run of the last {keep_days:g} days and no lasting record needs it"
             else:
-                yield from _leftovers(store, prefix, record, living)
+                yield from _leftovers(store, prefix, living)
 
 
-def _leftovers(store: Store, prefix: str, record: commits.Record | None, living: set[str]) -> Iterator[tuple[str, str]]:
-    """Attempts that died, and checkpoints of work that is done."""
-    committed = record["attempt"] if record else None
+def _leftovers(store: Store, prefix: str, living: set[str]) -> Iterator[tuple[str, str]]:
+    """Attempts that died, and checkpoints of work that is done. What was ever committed may be pointed to."""
+    committed = {record["attempt"] for record in commits.history(store, f"{prefix}/commit.json")}
     for attempt in store.folders(f"{prefix}/attempts"):
         folder = f"{prefix}/attempts/{attempt}"
-        if attempt not in living and attempt != committed and _age_s(store, folder) > attempts.LEASE_S:
+        if attempt not in living | committed and _age_s(store, folder) > attempts.LEASE_S:
             yield folder, "its attempt ended without a commit"
-    if record and not living and store.folders(f"{prefix}/checkpoints"):
+    done = store.head(f"{prefix}/commit.json") is not None
+    if done and not living and store.folders(f"{prefix}/checkpoints"):
         yield f"{prefix}/checkpoints", "the work they could resume is committed"
 
 
 def _items(store: Store, kept: set[str], keep_days: float) -> Iterator[tuple[str, str]]:
     for name in store.folders("work"):
+        if any(_living(store, f"work/{name}/{key}") for key in store.folders(f"work/{name}")):
+            continue  # an attempt of this component may be about to name any of them
         for item in store.folders(f"work/{name}/items"):
             prefix = f"work/{name}/items/{item}"
             if prefix in kept:

@@ -107,10 +107,11 @@ class Items:
         except BadData as bad:
             reason = bad.reason
             log.warning("event=bad_item source=%r reason=%r", source.name, reason)
-        files = self._store_files(out_dir, f"{path}/files")
+        folder = f"{path}/{self._digests.tree(out_dir)[:16]}"
+        files = self._store_files(out_dir, folder)
         record = {
             "attempt": self._attempt,
-            "folder": f"{path}/files",
+            "folder": folder,
             "files": files,
             "value": value,
             "reason": reason,
@@ -120,7 +121,7 @@ class Items:
         return commits.publish(self._store, f"{path}/commit.json", record, replace=self._force)
 
     def _store_files(self, out_dir: Path, prefix: str) -> dict[str, Any]:
-        """Copy an item's files to their place; equal work writes equal bytes, so racers may overwrite each other."""
+        """Copy an item's files to a folder named by their content: whoever overwrites one writes the same bytes."""
         files = commits.describe_files(out_dir, prefix, self._digests)
         for file in sorted(out_dir.rglob("*")):
             if file.is_file():

@@ -14,7 +14,7 @@ from telecine.work.runs import Pointer
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """``verdict`` is ``reused``, ``runs``, ``waits`` (for what an earlier task will write) or ``refused``."""
+    """``verdict``: ``reused``, ``runs``, ``waits`` (for what an earlier task writes), ``skipped`` or ``refused``."""
 
     verdict: str
     why: str
@@ -36,7 +36,7 @@ def of(store: Store, digests: Digests, run: str, changes: Mapping[str, Any] | No
     tasks = []
     for pointer in pointers:
         forecast = _forecast(pointer, changed.get(pointer.task, {}), makers, unsettled, store, digests)
-        if forecast.verdict != "reused":
+        if forecast.verdict not in ("reused", "skipped"):
             unsettled.add(pointer.task)
         makers |= {uri: pointer.task for uri in (pointer.outputs or {}).values() if isinstance(uri, str)}
         tasks.append(
@@ -69,6 +69,10 @@ def _forecast(
     digests: Digests,
 ) -> Forecast:
     found = component.find(pointer.component)
+    if pointer.decision == "skipped":
+        return Forecast("skipped", pointer.reason)
+    if pointer.key == "":
+        return Forecast("refused", pointer.error or pointer.reason)
     if found.effects:
         return Forecast("runs", "it has effects, so every run does it anew")
     upstream = sorted({makers[v] for v in pointer.inputs.values() if isinstance(v, str) and v in makers} & unsettled)

@@ -9,6 +9,7 @@ import re
 import time
 from typing import Any
 
+from telecine.errors import InputError
 from telecine.storage import Store, to_json
 
 MAX_LENGTH = 40
@@ -24,6 +25,7 @@ class Pointer:
         decision: ``running``, ``ran``, ``reused``, ``lost`` (a race, to an equal commit), ``skipped`` or ``failed``.
         reason: in plain words why it was, or was not, reused.
         inputs: the values as given, artifacts as URIs.
+        exit_code: that of a failure.
         seconds: what the task took here, waiting excluded.
     """
 
@@ -37,6 +39,7 @@ class Pointer:
     attempt: str | None = None
     mlflow_run_id: str | None = None
     error: str | None = None
+    exit_code: int = 0
     seconds: float = 0.0
     started: float = dataclasses.field(default_factory=time.time)
 
@@ -46,6 +49,13 @@ def slug(dag_id: str, airflow_run_id: str) -> str:
     digest = hashlib.sha256(f"{dag_id}\n{airflow_run_id}".encode()).hexdigest()[:10]
     stem = re.sub(r"[^a-z0-9]+", "-", dag_id.lower()).strip("-")[: MAX_LENGTH - len(digest) - 1].strip("-")
     return f"{stem}-{digest}"
+
+
+def check_slug(run: str) -> str:
+    """The slug itself; raises :class:`InputError` for what cannot be a label and a folder name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", run):
+        raise InputError(f"a run must be 1 to {MAX_LENGTH} characters of a-z, 0-9 and -, got {run!r}")
+    return run
 
 
 def register(store: Store, run: str, **origin: Any) -> dict[str, Any]:

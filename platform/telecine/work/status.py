@@ -41,6 +41,7 @@ def _task(store: Store, pointer: Pointer) -> dict[str, Any]:
         "started": pointer.started,
         "state": state,
         "detail": detail,
+        "exit_code": pointer.exit_code,
         "progress": progress,
         "outputs": pointer.outputs,
         "mlflow_run_id": pointer.mlflow_run_id,

@@ -7,6 +7,7 @@ from typing import Any
 
 from telecine.config import Artifact
 from telecine.context import Context, Source
+from telecine.errors import RetryLater
 from telecine_components.curate import clips
 from telecine_components.curate.split.analysis import analyse
 from telecine_components.curate.split.rows import clip_rows
@@ -29,9 +30,10 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     def process(source: Source, _: Path) -> dict[str, Any]:
         path = folder / source.name
         sidecar = read_sidecar(sidecar_path(path))
-        return {
-            "clips": clip_rows(analyse(path, num_threads=inputs.num_threads), sidecar, digests[source.name], inputs)
-        }
+        found = clip_rows(analyse(path, num_threads=inputs.num_threads), sidecar, digests[source.name], inputs)
+        if _digest_with_sidecar(ctx, path, ctx.digest(path)) != source.digest:
+            raise RetryLater(f"curate.split: {source.name} changed while it was read; call again")
+        return {"clips": found}
 
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
     sources = [Source(name, _digest_with_sidecar(ctx, folder / name, digests[name]), params) for name in unique]

@@ -27,7 +27,7 @@ class Version:
     created: bool
 
 
-def publish(client: "MlflowClient", run_id: str, folder: Path, model_uri: str) -> str:
+def publish(client: "MlflowClient", run_id: str, folder: Path, model_uri: str, model_digest: str) -> str:
     """Where the registry may point for the weights: a source that MLflow accepts, with no byte through a server.
 
     On a local store the folder enters the run's artifacts by hardlink, because an MLflow server refuses a
@@ -41,7 +41,7 @@ def publish(client: "MlflowClient", run_id: str, folder: Path, model_uri: str) -
             f"deploy.register: a local model cannot enter the artifacts at {artifacts.scheme}://; "
             "use TELECINE_STORE=s3://… with a tracking server"
         )
-    target = Path(unquote(artifacts.path)) / "model"
+    target = Path(unquote(artifacts.path)) / f"model-{model_digest[:12]}"
     link_tree(folder, target)
     return f"file://{target}"
 

@@ -36,7 +36,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         ctx.tracker.client,
         name=inputs.model_name,
         alias=inputs.alias,
-        source=publish(ctx.tracker.client, train_run_id, folder, inputs.model_uri),
+        source=publish(ctx.tracker.client, train_run_id, folder, inputs.model_uri, ctx.digest(folder)),
         run_id=train_run_id,
         tags={f"telecine.{name}": _tag(value) for name, value in facts.items()},
         description=_description(training),

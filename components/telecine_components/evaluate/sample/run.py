@@ -38,7 +38,8 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
                 raise RetryLater("evaluate.sample: stopped before the last film")
             ctx.progress(done, len(inputs.seeds))
             for prompt, film in zip(inputs.prompts, _film(pipeline, inputs, size, seed), strict=True):
-                rows.append({"file": f"{slug(prompt)}-seed{seed}.mp4", "prompt": prompt, "seed": seed})
+                name = f"{len(films):02d}-{slug(prompt)}-seed{seed}.mp4"
+                rows.append({"file": name, "prompt": prompt, "seed": seed})
                 films.append(film)
                 write_mp4(samples / rows[-1]["file"], upscale(film, inputs.upscale), fps)
     ctx.progress(len(inputs.seeds), len(inputs.seeds))
