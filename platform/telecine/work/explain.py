@@ -20,6 +20,8 @@ def why_new(store: Store, where: Address, task: str) -> str:
     """What differs between an address without a commit and the newest commit of the same component and task."""
     if where.run is not None:
         return "it has effects, so every run does it anew"
+    if commits.history(store, where.commit_path):
+        return "its commit did not hold: a file was missing or changed"
     nearest = nearest_commit(store, where)
     if nearest is None:
         return "first time"
