@@ -223,7 +223,10 @@ def _headlines(summary: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
         yield f"         {bad['file']}: {bad['reason']}"
     losses = ", ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in held_out["loss"].items())
     yield f"losses   training {summary['final_loss']:.4f} after {summary['num_steps']} steps; held-out {losses}"
-    yield f"         {summary['verdict']}"
+    for name, gain in held_out["gain_over"].items():
+        interval = f"[{gain['low']:.4f}, {gain['high']:.4f}]"
+        over = f"{held_out['num_clips']} held-out clips"
+        yield f"         gain over {name.replace('_', ' ')} {gain['mean']:.4f}, 95 % interval {interval} over {over}"
     samples = tasks["evaluate.sample"]["outputs"]["samples_uri"].removeprefix("file://")
     yield f"samples  {summary['num_films']} films, {samples}/contact_sheet.png"
     yield f"model    {summary['model_name']} version {summary['model_version']}, alias {summary['alias']}"

@@ -80,6 +80,10 @@ def test_the_flywheel_runs_to_its_end_and_the_second_time_reuses_all_but_the_eff
         "deploy.report": "ran",
     }
     _check_mlflow(airflow, "first")
+    pointer = next(pointer for pointer in _pointers(airflow, "first") if pointer.task == "pretrain.train")
+    from_a_shell = _shell(airflow, "pretrain.train", pointer.inputs)
+    assert (from_a_shell["decision"], from_a_shell["attempt"]) == ("reused", pointer.attempt)
+    assert from_a_shell["mlflow_run_id"] == pointer.mlflow_run_id
 
     second = airflow.test(TINY, "second")
     assert second.returncode == 0, second.stdout[-5000:]
@@ -127,6 +131,13 @@ def test_a_misspelt_input_fails_when_the_dag_is_parsed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(wrong)], capture_output=True, text=True)
     assert done.returncode != 0
     assert "task curate.filter: there is no 'clip_uri'; did you mean 'clips_uri'?" in done.stderr
+
+
+def _shell(airflow: Airflow, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, "-P", "-m", "telecine.cli", "run", name, "--inputs", json.dumps(inputs)]
+    done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=True)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 def _pointers(airflow: Airflow, run: str) -> list[runs.Pointer]:
