@@ -129,6 +129,30 @@ def test_gc_removes_what_died_and_keeps_what_lasts(toys: Any, letters: Letters) 
     assert letters(times=2)["decision"] == "reused" and letters(times=3)["decision"] == "ran"
 
 
+def test_gc_keeps_what_a_living_attempt_reads(toys: Any, letters: Letters) -> None:
+    toys.add(
+        "slow.read",
+        inputs='text_uri: Artifact = param(help="A text.")',
+        outputs='length: int = param(help="Bytes.")',
+        body="""
+go = Path(os.environ["TELECINE_HOME"]) / "go"
+while not go.exists():
+    time.sleep(0.05)
+return Outputs(length=len(ctx.fetch(inputs.text_uri).read_bytes()))
+""",
+    )
+    made = letters(text="ab")
+    process = toys.start("run", "slow.read", "--run", "reader", "--set", f"text_uri={made['outputs']['text_uri']}")
+    deadline = time.monotonic() + 60
+    while _task(toys, "reader").get("state") != "running":
+        assert time.monotonic() < deadline
+    toys.call("gc", "--keep-days", "0")
+    (toys.here.home / "go").touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out)["outputs"]["length"] == 4
+
+
 def test_doctor_finds_this_machine_fit_and_a_broken_store_not(toys: Any) -> None:
     found = {row["what"]: row for row in json.loads(toys.call("doctor", "--json")[0])}
     assert found["python"]["state"] == found["store"]["state"] == found["tracker"]["state"] == "ok"
