@@ -16,6 +16,8 @@ from telecine import config
 from telecine.errors import InputError
 
 ENTRY_POINT_GROUP = "telecine.components"
+POOLS = {"telecine_light": "tasks of one processor", "telecine_heavy": "tasks of several processors or a GPU"}
+"""Airflow pools that bound what runs at once; a deployment makes them and says how many slots each has."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class Resources:
     gpus: int = 0
     nodes: int = 1
     ray_workers: int = 0
+
+    @property
+    def pool(self) -> str:
+        """The pool of :data:`POOLS` whose slots it takes."""
+        return "telecine_heavy" if self.cpus > 1 or self.gpus else "telecine_light"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

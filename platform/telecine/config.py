@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,9 +70,14 @@ def check_name(cls: type, name: str, *, owner: str) -> None:
 
 
 def load(text: str) -> dict[str, Any]:
-    """Read inputs from a JSON object, or from a path to a ``.toml`` (people) or ``.json`` (machines) file."""
+    """Read inputs from a JSON object, a variable that holds one (``env:NAME``), or a ``.toml`` or ``.json`` file."""
     if text.lstrip().startswith("{"):
         return _object(text, "--inputs")
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        if name not in os.environ:
+            raise InputError(f"--inputs: there is no variable {name!r}; it should hold a JSON object")
+        return _object(os.environ[name], name)
     path = Path(text.removeprefix("file://"))
     if not path.is_file():
         raise InputError(f"--inputs: no file {text!r}; expected a JSON object or a .toml or .json file")
@@ -141,6 +147,8 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any, owner: 
         element = get_args(annotation)[0]
         return tuple(_checked(field, element, part, owner) for part in value)
     value = _typed(field.name, _plain(annotation), value, owner)
+    if annotation is Artifact and value == "" and field.default is dataclasses.MISSING:
+        raise InputError(f"{owner}: {field.name} must name a file or a folder, got {value!r}")
     _check_bounds(field, value, owner)
     return value
 

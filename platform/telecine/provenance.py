@@ -7,6 +7,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from telecine.monitor import nvml
+
 _PACKAGES = ("telecine", "torch", "deepspeed", "diffusers", "av", "numpy", "pyarrow", "mlflow", "apache-airflow")
 
 
@@ -50,16 +52,10 @@ def hardware() -> dict[str, str]:
 
 def gpu_names() -> list[str]:
     """Names of the NVIDIA devices that NVML sees; none without the library or a driver."""
-    try:
-        import pynvml
-    except ModuleNotFoundError:
-        return []
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    except pynvml.NVMLError:
-        return []
+    reader = nvml.Reader()
+    names = [gpu.name for gpu in reader.sample().gpus]
+    reader.close()
+    return names
 
 
 def record() -> dict[str, object]:

@@ -1,24 +1,47 @@
 """The store: one prefix on ``file://`` or ``s3://`` that holds all work, addressed by relative paths.
 
-obstore moves the bytes. Three promises matter to the rest: :meth:`Store.write` replaces an object whole,
-:meth:`Store.create` lets exactly one of many racers make an object, and :meth:`Store.sync` makes local files
-survive a power cut. Unreachable stores raise :class:`RetryLater`, refused credentials :class:`InputError`.
+obstore moves the bytes. Four promises matter to the rest: :meth:`Store.write` replaces an object whole,
+:meth:`Store.create` lets exactly one of many racers make an object, :meth:`Store.now` reads the one clock that all
+machines share, and :meth:`Store.sync` makes local files survive a power cut.
+
+A request to an ``s3://`` store that fails in passing (5xx, slow down, a cut body, no connection) is repeated with
+back-off for TELECINE_STORE_RETRY_S seconds (default 30); then :class:`RetryLater` is raised. Refused credentials and
+a missing bucket are :class:`InputError` at once.
 """
 
 import contextlib
 import dataclasses
+import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
-from datetime import datetime
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    GenericError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, S3Store
 
 from telecine.errors import InputError, RetryLater
+from telecine.redaction import mask
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+RETRY_S = 30.0
+"""How long a failing request to an object store is repeated before the caller hears of it."""
+CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5, 120
+CLOCK_MEMORY_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +59,30 @@ class Store:
 
     Args:
         uri: ``file:///folder`` (made when missing) or ``s3://bucket/prefix`` with the endpoint and the
-            credentials in the environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …).
+            credentials in the environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …) and nowhere else.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self.root = Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
-        self._objects: LocalStore | S3Store
+        self._patient: LocalStore | S3Store
+        self._curt: LocalStore | S3Store
         if self.root is not None:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._objects = LocalStore(self.root, mkdir=True)
+            self._patient = self._curt = LocalStore(self.root, mkdir=True)
         else:
-            self._objects = S3Store.from_url(self.uri)
+            seconds = retry_s(os.environ)
+            self._patient, self._curt = _s3(self.uri, os.environ, seconds), _s3(self.uri, os.environ, 0.0)
+        self._away = False
+        self._clock: tuple[float, float] | None = None
+
+    @property
+    def _objects(self) -> LocalStore | S3Store:
+        """The client; one that does not repeat a request where repeating the last one was in vain.
+
+        Work that has to stop says goodbye in several places, and must not wait as long in each of them.
+        """
+        return self._curt if self._away else self._patient
 
     def uri_of(self, path: str) -> str:
         """Absolute URI of a path below the root."""
@@ -58,6 +93,25 @@ class Store:
         prefix = f"{self.uri}/"
         whole = f"file://{uri}" if uri.startswith("/") else uri
         return whole.removeprefix(prefix) if whole.startswith(prefix) else None
+
+    def now(self) -> float:
+        """Seconds since the epoch by the store's own clock, the one that :attr:`Entry.modified` is read from.
+
+        The clocks of two machines may be hours apart; ages are only ever differences on this one. It is read from
+        the server once a minute.
+        """
+        if self.root is not None:
+            return time.time()
+        if self._clock is None or time.monotonic() - self._clock[0] > CLOCK_MEMORY_S:
+            probe = f"clock/{secrets.token_hex(8)}"
+            self.write(probe, b"")
+            entry = self.head(probe)
+            self.delete(probe)
+            if entry is None:
+                raise RetryLater(f"store {self.uri}: an object that was just written is not there; try again")
+            self._clock = (time.monotonic(), entry.modified.timestamp())
+        read, then = self._clock
+        return then + time.monotonic() - read
 
     def read(self, path: str) -> bytes:
         """The object's bytes; raises FileNotFoundError."""
@@ -111,7 +165,7 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Remove an object; none there is no error."""
-        with self._translated(), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._translated():
             obstore.delete(self._objects, path)
 
     def delete_folder(self, prefix: str) -> int:
@@ -133,12 +187,23 @@ class Store:
             with self._translated(), file.open("rb") as stream:
                 obstore.put(self._objects, path, stream)
 
-    def download(self, path: str, file: Path) -> None:
-        """Stream an object into a local file."""
+    def download(self, path: str, file: Path, *, sha256: str | None = None) -> None:
+        """Stream an object into a local file, which appears whole or not at all.
+
+        Raises:
+            RetryLater: if the bytes that came are not those of ``sha256``.
+        """
         file.parent.mkdir(parents=True, exist_ok=True)
-        with self._translated(), file.open("wb") as target:
-            for chunk in obstore.get(self._objects, path).stream():
-                target.write(chunk)
+        part = file.with_name(f"{file.name}.part")
+        with part.open("wb") as target:
+            found = self._stream(path, target.write)
+        if sha256 is not None and found != sha256:
+            raise RetryLater(f"{self.uri_of(path)}: other bytes came than were committed; call again")
+        part.replace(file)
+
+    def sha256(self, path: str) -> str:
+        """SHA-256 of an object's bytes, read through; raises FileNotFoundError."""
+        return self._stream(path, lambda _: None)
 
     def sync(self, paths: list[str]) -> None:
         """Flush local files and their folders to the disk, so that a commit never outlives what it names."""
@@ -152,16 +217,52 @@ class Store:
             finally:
                 os.close(descriptor)
 
+    def _stream(self, path: str, take: Callable[[bytes], object]) -> str:
+        digest = hashlib.sha256()
+        with self._translated():
+            for chunk in obstore.get(self._objects, path).stream():
+                take(bytes(chunk))
+                digest.update(chunk)
+        return digest.hexdigest()
+
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
+            self._away = False
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise InputError(f"store {self.uri}: access refused ({_reason(error)}); check the credentials") from None
+            raise InputError(f"store {self.uri}: access refused ({_reason(error)}); {_cure(error)}") from None
+        except FileNotFoundError as error:
+            self._away = False
+            if self.root is None and "NoSuchBucket" in str(error):
+                raise self._no_bucket() from None
+            raise
         except GenericError as error:
             if self.root is not None:
                 raise OSError(f"store {self.uri}: {_reason(error)}") from error
+            if "NoSuchBucket" in str(error):
+                raise self._no_bucket() from None
+            if "169.254.169.254" in str(error):  # the last resort of every S3 client: the cloud's own credentials
+                cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                raise InputError(f"store {self.uri}: there are no credentials in the environment; {cure}") from None
+            self._away = True
             raise RetryLater(f"store {self.uri}: not reachable ({_reason(error)})") from None
+
+    def _no_bucket(self) -> InputError:
+        cure = "make demo makes it, or correct TELECINE_STORE"
+        return InputError(f"store {self.uri}: there is no such bucket; {cure}")
+
+
+@contextlib.contextmanager
+def disk_full() -> Iterator[None]:
+    """Turn a full disk or quota, wherever it is met, into :class:`RetryLater` in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and "os error 28" not in str(error):
+            raise
+        where = error.filename or str(error)
+        raise RetryLater(f"there is no space left: {where}; free some, then call again to go on") from error
 
 
 def to_json(value: Any) -> bytes:
@@ -169,13 +270,55 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def retry_s(environment: Mapping[str, str]) -> float:
+    """TELECINE_STORE_RETRY_S; raises :class:`InputError`."""
+    text = environment.get("TELECINE_STORE_RETRY_S") or str(RETRY_S)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 86400:
+        raise InputError(f"TELECINE_STORE_RETRY_S must be seconds from 0 to 86400, got {text!r}")
+    return value
+
+
+def _s3(uri: str, environment: Mapping[str, str], seconds: float) -> S3Store:
+    """A client that repeats for ``seconds``: what AWS_… says of it, plain http where the endpoint says so."""
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+    client: ClientConfig = {
+        "allow_http": urlsplit(endpoint).scheme == "http",
+        "connect_timeout": f"{CONNECT_TIMEOUT_S} seconds",
+        "timeout": f"{REQUEST_TIMEOUT_S} seconds",
+    }
+    retries: RetryConfig = {
+        "max_retries": 1000 if seconds else 0,  # time is the limit, not the count
+        "retry_timeout": timedelta(seconds=seconds),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=5),
+            "base": 2,
+        },
+    }
+    config: S3Config = {"conditional_put": "etag"}
+    try:
+        return S3Store.from_url(uri, config=config, client_options=client, retry_config=retries)
+    except GenericError as error:  # half a pair of keys, an endpoint that is no URL
+        raise InputError(f"store {uri}: {_reason(error)}; {_cure(error)}") from None
+
+
 def _entry(meta: Any) -> Entry:
     return Entry(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
 
 
 def _reason(error: Exception) -> str:
-    """First line of obstore's message; the rest is its debug dump."""
-    return str(error).partition("\n")[0]
+    """First line of obstore's message; the rest is its debug dump, and the servers' XML."""
+    return mask(str(error).partition("\n")[0].partition("<?xml")[0].strip(" :"))
+
+
+def _cure(error: Exception) -> str:
+    if "RequestTimeTooSkewed" in str(error):
+        return "this machine's clock is wrong: set it"
+    return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
 
 
 def _remove_empty_folders(folder: Path) -> None:

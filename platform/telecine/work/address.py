@@ -5,13 +5,14 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from telecine.component import Component
 from telecine.config import is_artifact
 from telecine.errors import InputError
 from telecine.storage import Store, to_json
 from telecine.work import commits, source
-from telecine.work.digests import Digests
+from telecine.work.digests import Digests, combine
 
 CONTRACT = 1
 """Part of every key. Raise it when the platform itself changes the bytes that a component commits."""
@@ -120,15 +121,43 @@ def producer(path: str, store: Store) -> dict[str, Any] | None:
     return next((record for record in records if record["attempt"] == parts[4]), None)
 
 
+def committed_files(path: str, store: Store) -> dict[str, dict[str, Any]]:
+    """What the commit that made a file or folder of the store says of its files; empty where there is none."""
+    parts = path.split("/")
+    if parts[:1] + parts[2:3] == ["work", "items"]:
+        record = commits.read(store, "/".join([*parts[:4], "commit.json"]))
+    else:
+        record = producer(path, store)
+    return dict(record["files"]) if record else {}
+
+
+def elsewhere(uri: str) -> tuple[Store, str]:
+    """An object store other than the deployment's, and the path in it of what a URI names."""
+    parts = urlsplit(uri)
+    if "@" in parts.netloc:
+        raise InputError("an input's URI must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if parts.scheme != "s3":
+        raise InputError(f"{uri!r}: an artifact must be a local path, file:// or s3://")
+    return Store(f"s3://{parts.netloc}"), parts.path.strip("/")
+
+
 def _external_digest(uri: str, digests: Digests) -> str:
     if "://" in uri and not uri.startswith("file://"):
-        raise InputError(f"{uri} lies outside the store; only local files and folders can come from outside it")
+        return _object_digest(*elsewhere(uri))
     path = local_path(uri)
     if not path.exists():
         raise FileNotFoundError(uri)
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise PermissionError(13, "not readable", str(path))
     return digests.tree(path)
+
+
+def _object_digest(store: Store, path: str) -> str:
+    """Digest of names, sizes and entity tags: the bytes of somebody else's bucket are not read to name them."""
+    entries = list(store.entries(path)) or [entry for entry in [store.head(path)] if entry]
+    if not entries:
+        raise FileNotFoundError(store.uri_of(path))
+    return combine((entry.path.removeprefix(f"{path}/"), f"{entry.size} {entry.etag}") for entry in entries)
 
 
 def local_path(uri: str) -> Path:

@@ -8,17 +8,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from telecine.errors import TelecineError
+from telecine.errors import RetryLater, TelecineError
 from telecine.storage import Store
+from telecine.work.logbook import AttemptLog
 
 log = logging.getLogger(__name__)
 
 BEAT_S = {"local": 0.5, "remote": 5.0}
 """Seconds between two heartbeats, by how far the store is."""
 LEASE_S = 120.0
-"""An attempt whose last beat is older than this is dead: its files may be collected."""
+"""An attempt on another machine whose last beat is older than this is taken for dead, and another one leads."""
+GRACE_S = 86400.0
+"""For so long it may yet wake up: its files stay, and after a longer sleep it must not commit them."""
 
 
 def new_id() -> str:
@@ -61,62 +65,109 @@ class Attempt:
         superseded: called at each beat; once it returns True the attempt's ``stop`` event is set.
     """
 
-    def __init__(self, store: Store, work_prefix: str, *, run: str, superseded: Callable[[], bool]) -> None:
+    def __init__(self, store: Store, work_prefix: str, *, run: str, task: str, superseded: Callable[[], bool]) -> None:
         self.id = new_id()
         self.prefix = f"{work_prefix}/attempts/{self.id}"
+        self._work_prefix = work_prefix
         self.state_path = f"{work_prefix}/beats/{self.id}.json"
         self.progress = Progress()
         self.stop = threading.Event()
         self._store = store
-        self._superseded = superseded
-        self._born = {"attempt": self.id, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
+        self.superseded = superseded
+        self.log = AttemptLog(store, f"{work_prefix}/logs/{self.id}.log")
+        self._born = {"attempt": self.id, "run": run, "task": task, "host": socket.gethostname(), "pid": os.getpid()}
+        self._born["birth"] = birth(os.getpid())
+        self._beaten, self._longest_sleep_s = time.time(), 0.0
         self._closing = threading.Event()
         self._beat_s = BEAT_S["local" if store.root is not None else "remote"]
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Attempt":
         self.beat()
+        self.log.open(**{name: self._born[name] for name in ("run", "task", "attempt", "host", "pid")})
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._closing.set()
         self._thread.join()
-        self.beat(ended=time.time())
+        self.log.finish(error)
+        self._try_to_beat(ended=time.time())
+
+    def check_lease(self) -> None:
+        """Raise :class:`RetryLater` after a sleep in which this attempt's files may have been collected."""
+        self.beat()
+        if self._longest_sleep_s > GRACE_S / 2:
+            raise RetryLater(f"the process was stopped for {self._longest_sleep_s / 3600:.0f} h; call again to go on")
+
+    def rivals(self) -> set[str]:
+        """Other attempts at the same work that live."""
+        return {s["attempt"] for s in states(self._store, self._work_prefix) if is_alive(s)} - {self.id}
 
     def beat(self, **more: Any) -> None:
         """Write the attempt's state: who runs it, how far it is, and that it lives."""
-        state = self._born | {"beat": time.time(), "progress": dataclasses.asdict(self.progress)} | more
+        now = time.time()
+        self._longest_sleep_s = max(self._longest_sleep_s, now - self._beaten)
+        self._beaten = now
+        state = self._born | {"beat": now, "progress": dataclasses.asdict(self.progress)} | more
         self._store.write_json(self.state_path, state)
 
     def _keep_beating(self) -> None:
         while not self._closing.wait(self._beat_s):
-            try:
-                self.beat()
-                if self._superseded():
-                    self.stop.set()
-            except (OSError, TelecineError) as error:
-                log.warning("event=heartbeat_failed error=%r", str(error))
+            self._try_to_beat()
+
+    def _try_to_beat(self, **more: Any) -> None:
+        """A missed beat costs at most the lease; it must neither end the work nor hide how it ended."""
+        try:
+            self.beat(**more)
+            self.log.save()
+            if not more and self.superseded():
+                self.stop.set()
+        except (OSError, TelecineError) as error:
+            log.warning("event=heartbeat_failed error=%r", str(error))
 
 
 def states(store: Store, work_prefix: str) -> list[dict[str, Any]]:
-    """Every attempt's last written state, oldest attempt first."""
-    found = [store.read_json(entry.path) for entry in store.entries(f"{work_prefix}/beats")]
-    return [state for state in found if state]
+    """Every attempt's last written state, oldest attempt first, with ``age_s``, seconds since it was written.
+
+    The age is read on the store's clock: an attempt does not die of living on a machine whose clock is wrong.
+    """
+    found = [(entry, store.read_json(entry.path)) for entry in store.entries(f"{work_prefix}/beats")]
+    now = store.now() if found else 0.0
+    return [state | {"age_s": now - entry.modified.timestamp()} for entry, state in found if state]
+
+
+def state(store: Store, work_prefix: str, attempt: str) -> dict[str, Any] | None:
+    """One attempt's last written state with its ``age_s``, or None; see :func:`states`."""
+    path = f"{work_prefix}/beats/{attempt}.json"
+    entry, found = store.head(path), store.read_json(path)
+    return found | {"age_s": store.now() - entry.modified.timestamp()} if entry and found else None
 
 
 def is_alive(state: dict[str, Any]) -> bool:
-    """Whether an attempt is still at work: by its process on this machine, by its last beat elsewhere."""
-    if "ended" in state or time.time() - float(state["beat"]) > LEASE_S:
+    """Whether an attempt is still at work: by its process on this machine, by its last beat elsewhere.
+
+    A process of this machine that was stopped lives, however old its beat: it will go on where it was.
+    """
+    if is_known_dead(state):
         return False
-    return state["host"] != socket.gethostname() or _runs(int(state["pid"]))
+    return _is_here(state) or float(state["age_s"]) <= LEASE_S
 
 
-def _runs(pid: int) -> bool:
+def is_known_dead(state: dict[str, Any]) -> bool:
+    """Whether an attempt is over for certain: it said so, or its process on this machine is gone."""
+    return "ended" in state or (_is_here(state) and birth(int(state["pid"])) != state.get("birth"))
+
+
+def _is_here(state: dict[str, Any]) -> bool:
+    return bool(state["host"] == socket.gethostname())
+
+
+def birth(pid: int) -> int | None:
+    """When a process began, in clock ticks since the machine did; with the number it names one process for good."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *fields = text.rpartition(") ")[2].split()
+    return None if state == "Z" else int(fields[18])

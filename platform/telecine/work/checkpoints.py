@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from telecine.storage import Store
@@ -26,6 +26,8 @@ class Checkpoints:
 
     Args:
         before_commit: called before a commit is made, to settle what a resumed attempt will not do again.
+        superseded: whether the work was committed meanwhile; nothing is then saved or pruned any more.
+        rivals: other attempts that live, and may be reading; while there are any nothing is pruned.
     """
 
     def __init__(
@@ -37,10 +39,13 @@ class Checkpoints:
         attempt: str,
         scratch: Path,
         before_commit: Callable[[], None],
+        superseded: Callable[[], bool] = lambda: False,
+        rivals: Callable[[], Set[str]] = frozenset,
     ) -> None:
         self._store, self._digests = store, digests
         self._root = f"{work_prefix}/checkpoints"
-        self._attempt, self._scratch, self._before_commit = attempt, scratch, before_commit
+        self._attempt, self._scratch = attempt, scratch
+        self._before_commit, self._superseded, self._rivals = before_commit, superseded, rivals
 
     def steps(self) -> list[int]:
         """Committed steps, ascending; whether they are intact shows when they are read."""
@@ -62,7 +67,7 @@ class Checkpoints:
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Commit what ``write`` puts into a folder; nothing to do where the step already has a commit."""
         path = f"{self._root}/{step:08d}/commit.json"
-        if self._store.head(path) is not None:
+        if self._superseded() or self._store.head(path) is not None:
             return
         prefix = f"{self._root}/{step:08d}/{self._attempt}"
         folder = self._store.local(prefix) or self._scratch / f"checkpoint-{step}"
@@ -70,27 +75,25 @@ class Checkpoints:
         folder.mkdir(parents=True)
         write(folder)
         files = commits.describe_files(folder, prefix, self._digests)
-        for name in files:
-            self._store.upload(folder / name.removeprefix(prefix + "/"), name)
+        commits.upload_files(self._store, folder, prefix, files)
         self._before_commit()
         commits.publish(self._store, path, {"attempt": self._attempt, "step": step, "folder": prefix, "files": files})
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest ``keep``; the commit goes first, so that no reader meets half a checkpoint."""
-        steps = self.steps()
+        steps = [] if self._superseded() or self._rivals() else self.steps()
         for step in steps[: max(len(steps) - keep, 0)]:
-            self._store.delete(f"{self._root}/{step:08d}/commit.json")
-            self._store.delete_folder(f"{self._root}/{step:08d}")
+            commits.remove_folder(self._store, f"{self._root}/{step:08d}")
 
     def clear(self) -> None:
         """Remove every checkpoint, for work that is redone by force."""
-        self._store.delete_folder(self._root)
+        commits.remove_folder(self._store, self._root)
 
     def _local(self, record: commits.Record) -> Path:
         local = self._store.local(record["folder"])
         if local is not None:
             return local
         target = self._scratch / f"restore-{record['step']}"
-        for name in record["files"]:
-            self._store.download(name, target / name.removeprefix(record["folder"] + "/"))
+        for name, known in record["files"].items():
+            self._store.download(name, target / name.removeprefix(record["folder"] + "/"), sha256=known["sha256"])
         return target

@@ -1,12 +1,14 @@
 """Commit records: made last, by a conditional create, read by everybody, and never trusted without a look."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 from telecine.component import Component
 from telecine.config import is_artifact
-from telecine.storage import Store, to_json
+from telecine.errors import RetryLater
+from telecine.storage import Entry, Store, to_json
 from telecine.work.digests import Digests, combine, files_below
 
 Record = dict[str, Any]
@@ -26,11 +28,15 @@ class Broken:
 def read(store: Store, path: str) -> Record | None:
     """The record at ``path``, or None. What cannot be read as one is moved aside: it was torn by a power cut."""
     try:
-        record: Record | None = store.read_json(path)
+        data = store.read(path)
+        record: Record = json.loads(data)
+    except FileNotFoundError:
+        return None
     except ValueError:
         folder, _, name = path.rpartition("/")
-        store.write(f"{folder}/broken/torn-{name}", store.read(path))
-        store.delete(path)
+        store.write(f"{folder}/broken/torn-{name}", data)
+        if store.read(path) == data:  # else it has been committed anew meanwhile
+            store.delete(path)
         return None
     return record
 
@@ -69,6 +75,21 @@ def describe_files(folder: Path, prefix: str, digests: Digests) -> dict[str, dic
     }
 
 
+def upload_files(store: Store, folder: Path, prefix: str, files: dict[str, dict[str, Any]]) -> None:
+    """Put the described files of a local folder in place and note the server's entity tags, read back after it all.
+
+    Where a store has no local files, the tag is what tells later, for one small request, whether an object still is
+    what was committed.
+    """
+    for name, known in files.items():
+        store.upload(folder / name.removeprefix(f"{prefix}/"), name)
+        if store.root is None:
+            entry = store.head(name)
+            if entry is None or entry.size != known["size"]:
+                raise RetryLater(f"{store.uri_of(name)}: stored incompletely; call again")
+            known["etag"] = entry.etag
+
+
 def describe_outputs(component: Component, outputs: Any, prefix: str, files: dict[str, Any]) -> dict[str, Any]:
     """Outputs as the record keeps them: values as they are, artifacts as store path and digest."""
     described: dict[str, Any] = {}
@@ -99,6 +120,14 @@ def broken_files(store: Store, record: Record, digests: Digests, *, below: str =
         expected |= item["files"]
     problems = [(path, _problem(store, path, known, digests)) for path, known in expected.items()]
     return [Broken(path, problem) for path, problem in problems if problem]
+
+
+def remove_folder(store: Store, prefix: str) -> None:
+    """Remove a folder and all below it, the commits first: whoever reads meanwhile meets all of a thing or nothing."""
+    names = [entry.path for entry in store.entries(prefix)]
+    for name in (name for name in names if name.endswith("/commit.json")):
+        store.delete(name)
+    store.delete_folder(prefix)
 
 
 def quarantine(store: Store, path: str, record: Record) -> None:
@@ -134,7 +163,15 @@ def _problem(store: Store, path: str, known: dict[str, Any], digests: Digests) -
         return "missing"
     if entry.size != known["size"]:
         return f"{entry.size} bytes long, committed were {known['size']}"
-    local = store.local(path)
-    if local is not None and digests.file(local) != known["sha256"]:
-        return "changed since it was committed"
-    return None
+    return "changed since it was committed" if _differs(store, entry, known, digests) else None
+
+
+def _differs(store: Store, entry: Entry, known: dict[str, Any], digests: Digests) -> bool:
+    """By the bytes of a local file; by the entity tag of an object, and by its bytes where the tag is another one.
+
+    A tag may change although the bytes do not: some servers derive it from the way an object was uploaded.
+    """
+    local = store.local(entry.path)
+    if local is not None:
+        return digests.file(local) != str(known["sha256"])
+    return bool(entry.etag != known.get("etag") and store.sha256(entry.path) != known["sha256"])

@@ -4,28 +4,67 @@ Lasting are the commits of components with effects (a registered model, a publis
 were made from, back to the first item. They are never removed here, however old.
 """
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from telecine import component
-from telecine.storage import Store
+from telecine.storage import Entry, Store
 from telecine.work import attempts, commits, runs
 
 DAY_S = 86400.0
+CLOCK_GRAIN_S = 2.0
+"""Object stores tell times in whole seconds."""
 
 
 def collect(store: Store, *, keep_days: float, dry_run: bool) -> dict[str, Any]:
     """Remove garbage and report it, folder by folder, with its reason and size."""
+    began = store.now()
     kept = _kept(store, keep_days)
-    doomed = [*_works(store, kept, keep_days), *_items(store, kept, keep_days)]
+    doomed = [*_works(store, kept, keep_days), *_items(store, kept, keep_days), *_answers(store, keep_days)]
     report = []
     for prefix, reason in doomed:
         entries = list(store.entries(prefix))
-        report.append({"path": prefix, "reason": reason, "bytes": sum(e.size for e in entries), "files": len(entries)})
-        if not dry_run:
-            _remove(store, prefix)
+        if dry_run or _remove(store, prefix, began):
+            size = sum(entry.size for entry in entries)
+            report.append({"path": prefix, "reason": reason, "bytes": size, "files": len(entries)})
     return {"dry_run": dry_run, "removed": report, "bytes": sum(row["bytes"] for row in report)}
+
+
+def _remove(store: Store, prefix: str, began: float) -> bool:
+    """Remove a folder unless somebody came to need it since the look at the store began; returns whether it went.
+
+    The commit goes first and comes back if a pointer appeared meanwhile. Whoever reuses work points to it first and
+    then looks whether its commit still stands, so that one of the two always sees the other.
+    """
+    if _needed_since(store, prefix, began):
+        return False
+    path = f"{prefix}/commit.json"
+    commit = store.read(path) if store.head(path) else None
+    store.delete(path)
+    if commit is not None and _needed_since(store, prefix, began):
+        store.create(path, commit)
+        return False
+    commits.remove_folder(store, prefix)
+    return True
+
+
+def _needed_since(store: Store, prefix: str, began: float) -> bool:
+    """Whether a task met this work, or work of this component whose items it may name, since ``began``."""
+    parts = prefix.split("/")
+    if parts[0] != "work":
+        return False
+    since = began - (CLOCK_GRAIN_S if store.root is None else 0.0)
+    for entry in store.entries("runs"):
+        if "/tasks/" not in entry.path or entry.modified.timestamp() < since:
+            continue
+        record = store.read_json(entry.path) or {}
+        met = f"work/{record.get('component')}/{record.get('key')}"
+        above = [parent for value in record.get("inputs", {}).values() for parent in _parents(store, value)]
+        if any(f"{prefix}/".startswith(f"{one}/") for one in [met, *above]):
+            return True
+        if parts[2] == "items" and parts[1] == record.get("component"):
+            return True
+    return False
 
 
 def render(report: dict[str, Any]) -> str:
@@ -33,12 +72,6 @@ def render(report: dict[str, Any]) -> str:
     verb = "would remove" if report["dry_run"] else "removed"
     lines = [f"{verb} {row['path']} ({row['bytes'] / 2**20:.1f} MiB): {row['reason']}" for row in report["removed"]]
     return "\n".join([*lines, f"{verb} {len(lines)} folders, {report['bytes'] / 2**20:.1f} MiB"])
-
-
-def _remove(store: Store, prefix: str) -> None:
-    """Remove a folder, its commit first: a reader sees all of it or none."""
-    store.delete(f"{prefix}/commit.json")
-    store.delete_folder(prefix)
 
 
 def _kept(store: Store, keep_days: float) -> set[str]:
@@ -57,12 +90,29 @@ def _kept(store: Store, keep_days: float) -> set[str]:
 
 
 def _young(store: Store, keep_days: float) -> Iterator[str]:
+    """Work of every run with a young, living or waiting task, whole: its later tasks need what its earlier ones made.
+
+    What a task with effects was given stays for good, also where it did not live to say that it is done.
+    """
     for run in runs.names(store):
-        for pointer in runs.pointers(store, run):
-            prefix = f"work/{pointer.component}/{pointer.key}"
-            if time.time() - pointer.started < keep_days * DAY_S or _living(store, prefix):
-                yield prefix
-                yield from (parent for value in pointer.inputs.values() for parent in _parents(store, value))
+        met = [(entry, pointer) for entry, pointer in runs.entries(store, run) if pointer.key]
+        limit_s = max(keep_days * DAY_S, attempts.LEASE_S if keep_days else 0.0)
+        waits = any(_since(store, entry) < DAY_S for entry in store.entries(f"runs/{run}/waits"))
+        young = waits or any(
+            _since(store, entry) < limit_s or _living(store, _work_of(pointer)) for entry, pointer in met
+        )
+        for pointer in (pointer for _, pointer in met if young or _has_effects(pointer.component)):
+            yield _work_of(pointer)
+            yield from (parent for value in pointer.inputs.values() for parent in _parents(store, value))
+
+
+def _work_of(pointer: runs.Pointer) -> str:
+    return f"work/{pointer.component}/{pointer.key}"
+
+
+def _has_effects(name: str) -> bool:
+    """Work of a component that is no longer installed may have effects, too."""
+    return name not in component.names() or component.find(name).effects
 
 
 def _living(store: Store, prefix: str) -> set[str]:
@@ -70,11 +120,7 @@ def _living(store: Store, prefix: str) -> set[str]:
 
 
 def _lasting(store: Store) -> Iterator[str]:
-    known = set(component.names())
-    for name in store.folders("work"):
-        # Work of a component that is no longer installed may have effects: it lasts.
-        if name in known and not component.find(name).effects:
-            continue
+    for name in filter(_has_effects, store.folders("work")):
         yield from (f"work/{name}/{key}" for key in store.folders(f"work/{name}") if key != "items")
 
 
@@ -102,11 +148,20 @@ def _leftovers(store: Store, prefix: str, living: set[str]) -> Iterator[tuple[st
     committed = {record["attempt"] for record in commits.history(store, f"{prefix}/commit.json")}
     for attempt in store.folders(f"{prefix}/attempts"):
         folder = f"{prefix}/attempts/{attempt}"
-        if attempt not in living | committed and _age_s(store, folder) > attempts.LEASE_S:
+        if attempt not in living | committed and _is_over(store, prefix, attempt):
             yield folder, "its attempt ended without a commit"
     done = store.head(f"{prefix}/commit.json") is not None
     if done and not living and store.folders(f"{prefix}/checkpoints"):
         yield f"{prefix}/checkpoints", "the work they could resume is committed"
+
+
+def _is_over(store: Store, prefix: str, attempt: str) -> bool:
+    """Whether nobody will write to an attempt's folder any more; one that cannot be asked may be asleep for long."""
+    states = {state["attempt"]: state for state in attempts.states(store, prefix)}
+    age_s = _age_s(store, f"{prefix}/attempts/{attempt}")
+    if attempt in states and attempts.is_known_dead(states[attempt]):
+        return True
+    return age_s > attempts.GRACE_S
 
 
 def _items(store: Store, kept: set[str], keep_days: float) -> Iterator[tuple[str, str]]:
@@ -125,7 +180,20 @@ def _items(store: Store, kept: set[str], keep_days: float) -> Iterator[tuple[str
                 yield prefix, "the item was never committed"
 
 
+def _answers(store: Store, keep_days: float) -> Iterator[tuple[str, str]]:
+    """What services were asked and answered (``services/<model>/tasks/<id>/``); for a day it may still be waiting."""
+    for model in store.folders("services"):
+        for task in store.folders(f"services/{model}/tasks"):
+            prefix = f"services/{model}/tasks/{task}"
+            if _age_s(store, prefix) > max(keep_days, 1.0) * DAY_S:
+                yield prefix, f"a service was asked for it more than {max(keep_days, 1.0):g} days ago"
+
+
 def _age_s(store: Store, prefix: str) -> float:
-    """Seconds since anything below a folder changed, by the store's own clock readings."""
-    newest = max((entry.modified.timestamp() for entry in store.entries(prefix)), default=0.0)
-    return time.time() - newest
+    """Seconds since anything below a folder changed."""
+    return min((_since(store, entry) for entry in store.entries(prefix)), default=store.now())
+
+
+def _since(store: Store, entry: Entry) -> float:
+    """Seconds since an object changed, on the store's clock: those of the machines may differ by hours."""
+    return store.now() - entry.modified.timestamp()

@@ -123,9 +123,7 @@ class Items:
     def _store_files(self, out_dir: Path, prefix: str) -> dict[str, Any]:
         """Copy an item's files to a folder named by their content: whoever overwrites one writes the same bytes."""
         files = commits.describe_files(out_dir, prefix, self._digests)
-        for file in sorted(out_dir.rglob("*")):
-            if file.is_file():
-                self._store.upload(file, f"{prefix}/{file.relative_to(out_dir).as_posix()}")
+        commits.upload_files(self._store, out_dir, prefix, files)
         shutil.rmtree(out_dir)
         return files
 

@@ -7,10 +7,11 @@ import dataclasses
 import hashlib
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from telecine.errors import InputError
-from telecine.storage import Store, to_json
+from telecine.storage import Entry, Store, to_json
 
 MAX_LENGTH = 40
 SETTLED = ("ran", "reused", "lost", "skipped")
@@ -58,12 +59,24 @@ def check_slug(run: str) -> str:
     return run
 
 
+def check_task(task: str) -> str:
+    """The task's name itself; raises :class:`InputError` for what cannot be a file's name and a word of a log line."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,249}", task):
+        raise InputError(f"--task must be 1 to 250 characters of letters, digits, '_', '.' and '-', got {task!r}")
+    return task
+
+
 def register(store: Store, run: str, **origin: Any) -> dict[str, Any]:
     """Record where a run came from; the first record stands."""
     path = f"runs/{run}/run.json"
     store.create(path, to_json({"run": run, "started": time.time(), **origin}))
     record: dict[str, Any] = store.read_json(path)
     return record
+
+
+def mlflow_claim(run: str, tracker_id: str) -> str:
+    """Where the store keeps which MLflow run of one tracker is a run's parent."""
+    return f"runs/{run}/mlflow-{tracker_id}.json"
 
 
 def point(store: Store, run: str, pointer: Pointer) -> None:
@@ -73,8 +86,15 @@ def point(store: Store, run: str, pointer: Pointer) -> None:
 
 def pointers(store: Store, run: str) -> list[Pointer]:
     """Every task of a run in the order they began."""
-    records = [store.read_json(entry.path) for entry in store.entries(f"runs/{run}/tasks")]
-    return sorted((Pointer(**record) for record in records if record), key=lambda pointer: pointer.started)
+    return sorted((pointer for _, pointer in entries(store, run)), key=lambda pointer: pointer.started)
+
+
+def entries(store: Store, run: str) -> Iterator[tuple[Entry, Pointer]]:
+    """Every task's pointer with the object that holds it, whose age the store knows."""
+    for entry in store.entries(f"runs/{run}/tasks"):
+        record = store.read_json(entry.path)
+        if record:
+            yield entry, Pointer(**record)
 
 
 def names(store: Store) -> list[str]:

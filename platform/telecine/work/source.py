@@ -37,6 +37,10 @@ def _graph(package: str) -> grimp.ImportGraph:
 
 
 def _digest(module: str) -> str:
-    spec = find_spec(module)
-    assert spec is not None and spec.origin is not None
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]
+    """By the file's place: find_spec imports the packages above a module, and with them what only its image holds."""
+    top, *inner = module.split(".")
+    package = find_spec(top)
+    assert package is not None and package.submodule_search_locations is not None
+    place = Path(package.submodule_search_locations[0], *inner)
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

@@ -3,18 +3,25 @@
 import time
 from typing import Any
 
+from telecine import settings
+from telecine.errors import RetryLater
 from telecine.storage import Store
-from telecine.work import attempts, runs
+from telecine.work import attempts, runs, waits
 from telecine.work.runs import Pointer
+from telecine.work.waits import Wait
 
 SILENT_S = 15.0
+STALE_S = 300.0
+"""A wait that nobody has written for so long is told with its age."""
 
 
 def of(store: Store, run: str) -> dict[str, Any]:
     """One JSON value for everything that can be said about a run."""
     record = store.read_json(f"runs/{run}/run.json") or {}
-    tasks = [_task(store, pointer) for pointer in runs.pointers(store, run)]
-    claim = store.read_json(f"runs/{run}/mlflow.json") or {}
+    waiting = {wait.task: wait for wait in waits.of(store, run)}
+    tasks = [_task(store, pointer, waiting.pop(pointer.task, None)) for pointer in runs.pointers(store, run)]
+    tasks += [_waiting(wait) for wait in waiting.values()]
+    claim = store.read_json(runs.mlflow_claim(run, settings.from_environment().tracker_id)) or {}
     return {**record, "run": run, "store": store.uri, "mlflow_run_id": claim.get("run_id"), "tasks": tasks}
 
 
@@ -30,10 +37,19 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _task(store: Store, pointer: Pointer) -> dict[str, Any]:
-    state, detail, progress = pointer.decision, _settled(pointer), None
+def coarse(progress: dict[str, Any]) -> str:
+    """An attempt's progress in steps of ten per cent, for a log that is written where something has changed."""
+    return f"{int(attempts.Progress(**progress).ratio * 10) * 10} % done"
+
+
+def _task(store: Store, pointer: Pointer, wait: Wait | None) -> dict[str, Any]:
+    state, detail, progress, age_s = pointer.decision, _settled(pointer), None, None
     if pointer.decision == "running":
-        state, detail, progress = _running(store, pointer)
+        state, detail, progress, age_s = _running(store, pointer)
+    if wait is not None and state not in ("running", *runs.SETTLED):
+        return _waiting(wait)
+    elif pointer.decision == "failed" and pointer.exit_code == RetryLater.exit_code:
+        state = "waits"
     return {
         "task": pointer.task,
         "component": pointer.component,
@@ -43,27 +59,66 @@ def _task(store: Store, pointer: Pointer) -> dict[str, Any]:
         "detail": detail,
         "exit_code": pointer.exit_code,
         "progress": progress,
+        "heartbeat_age_s": None if age_s is None else round(age_s, 1),
         "outputs": pointer.outputs,
         "mlflow_run_id": pointer.mlflow_run_id,
     }
 
 
+def _waiting(wait: Wait) -> dict[str, Any]:
+    """A task whose job has not come to life, or is between two pods."""
+    on = f" on {wait.node}" if wait.node else ""
+    for_s, old_s = time.time() - wait.since, time.time() - wait.at
+    stale = f"; nobody has looked for {_span(old_s)}" if old_s > STALE_S else ""
+    return {
+        "task": wait.task,
+        "component": wait.component,
+        "key": wait.key,
+        "started": wait.since,
+        "state": "starting" if wait.phase == "running" else wait.phase,
+        "detail": f"{wait.reason}{on}; {wait.object}, for {_span(for_s)}{stale}",
+        "exit_code": 0,
+        "progress": None,
+        "heartbeat_age_s": None,
+        "outputs": None,
+        "mlflow_run_id": None,
+    }
+
+
+def _span(seconds: float) -> str:
+    """A length of time as a person says it: 40 s, 12 min, 3 h."""
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
 def _settled(pointer: Pointer) -> str:
+    if pointer.decision == "failed" and pointer.exit_code == RetryLater.exit_code:
+        return f"after {pointer.seconds:.1f} s, goes on where it stopped when it is tried again: {pointer.error}"
     if pointer.decision == "failed":
-        return f"after {pointer.seconds:.1f} s: {pointer.error}"
+        return f"after {pointer.seconds:.1f} s, exit {pointer.exit_code}: {pointer.error}"
     return f"{pointer.seconds:6.1f} s  {pointer.reason}"
 
 
-def _running(store: Store, pointer: Pointer) -> tuple[str, str, dict[str, Any] | None]:
-    beats = attempts.states(store, f"work/{pointer.component}/{pointer.key}")
-    mine = next((beat for beat in beats if beat["attempt"] == pointer.attempt), None)
+def _running(store: Store, pointer: Pointer) -> tuple[str, str, dict[str, Any] | None, float | None]:
+    """State, detail, progress and the age of the last heartbeat of a task whose pointer says that it runs."""
+    mine = attempts.state(store, f"work/{pointer.component}/{pointer.key}", str(pointer.attempt))
     if mine is None:
-        return "starting", "", None
-    progress = mine["progress"]
-    silent_s = time.time() - float(mine["beat"])
-    if silent_s > SILENT_S:
-        return "silent", f"no heartbeat for {silent_s:.0f} s from pid {mine['pid']} on {mine['host']}", progress
+        return "starting", "", None, None
+    progress, age_s, who = mine["progress"], float(mine["age_s"]), f"pid {mine['pid']} on {mine['host']}"
+    if not attempts.is_alive(mine):
+        how = "ended without saying how" if "ended" in mine else "is gone"
+        again = "the same call goes on from its last checkpoint"
+        return "died", f"{_progress(progress)}; {who} {how}, last heartbeat {age_s:.0f} s ago; {again}", progress, age_s
+    if age_s > SILENT_S:
+        return "silent", f"{_progress(progress)}; no heartbeat for {age_s:.0f} s from {who}", progress, age_s
+    return "running", f"{_progress(progress)}  heartbeat {age_s:.0f} s ago", progress, age_s
+
+
+def _progress(progress: dict[str, Any]) -> str:
     state = attempts.Progress(**progress)
+    if not state.total:
+        return "no progress told yet"
     eta = f", about {state.eta_s:.0f} s left" if state.eta_s is not None else ""
     values = "".join(f" {name}={value:.4g}" for name, value in state.values.items())
-    return "running", f"{state.done}/{state.total} ({state.ratio:.0%}{eta}){values}", progress
+    return f"{state.done}/{state.total} ({state.ratio:.0%}{eta}){values}"

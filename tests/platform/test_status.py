@@ -1,0 +1,95 @@
+"""``telecine status``: what a task that neither ended well nor says that it runs is doing."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from telecine import settings
+from telecine.storage import Store
+from telecine.work import attempts, runs, status
+
+KEY = "0" * 32
+WORK = f"work/toy.work/{KEY}"
+
+
+@pytest.fixture
+def store(deployment: settings.Settings) -> Store:
+    return Store(deployment.store_uri)
+
+
+def point(store: Store, **values: Any) -> None:
+    told = {"task": "toy.work", "component": "toy.work", "key": KEY, "reason": "first time", "inputs": {}}
+    runs.point(store, "r", runs.Pointer(**{**told, "decision": "running", **values}))
+
+
+def beating(store: Store, *, age_s: float = 0.0, **values: Any) -> None:
+    """A task whose attempt beat last ``age_s`` ago, 3 of 4 steps done."""
+    attempt = attempts.Attempt(store, WORK, run="r", task="toy.work", superseded=lambda: False)
+    attempt.progress = attempts.Progress(done=3, total=4, restored=3)
+    attempt.beat(**values)
+    file = store.local(attempt.state_path)
+    assert file is not None
+    os.utime(file, (time.time() - age_s,) * 2)
+    point(store, attempt=attempt.id)
+
+
+def told(store: Store) -> tuple[str, str]:
+    """State and detail, which the report that a person reads holds, too."""
+    report = status.of(store, "r")
+    task = report["tasks"][0]
+    assert f"{task['state']:9} {task['detail']}" in status.render(report)
+    return task["state"], task["detail"]
+
+
+def ended_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_task_whose_attempt_has_not_beaten_yet_is_starting(store: Store) -> None:
+    point(store, attempt="not-there-yet")
+    assert told(store) == ("starting", "")
+
+
+def test_a_process_that_is_there_and_says_nothing_is_silent_not_dead(store: Store) -> None:
+    beating(store, age_s=5)
+    assert told(store)[0] == "running"
+    beating(store, age_s=status.SILENT_S + 5)
+    state, detail = told(store)
+    assert state == "silent"
+    assert re.fullmatch(rf"3/4 \(75%\); no heartbeat for 20 s from pid {os.getpid()} on \S+", detail), detail
+
+
+@pytest.mark.parametrize(
+    ("age_s", "how", "values"),
+    [
+        (3, "is gone", {"pid": ended_pid}),
+        (attempts.LEASE_S + 5, "is gone", {"host": "elsewhere"}),
+        (3, "ended without saying how", {"ended": time.time}),
+    ],
+)
+def test_a_dead_attempt_is_told_with_what_it_had_done_and_what_to_do(
+    store: Store, age_s: float, how: str, values: dict[str, Any]
+) -> None:
+    made = {name: value() if callable(value) else value for name, value in values.items()}
+    beating(store, age_s=age_s, **made)
+    state, detail = told(store)
+    assert state == "died"
+    assert f" {how}, last heartbeat {age_s:.0f} s ago; the same call goes on from its last checkpoint" in detail
+    assert detail.startswith("3/4 (75%); pid ")
+
+
+def test_what_may_be_tried_again_waits_and_what_may_not_failed(store: Store) -> None:
+    point(store, decision="failed", exit_code=75, error="the store does not answer", seconds=2.0)
+    assert told(store) == (
+        "waits",
+        "after 2.0 s, goes on where it stopped when it is tried again: the store does not answer",
+    )
+    point(store, decision="failed", exit_code=78, error="times must be at least 1", seconds=2.0)
+    assert told(store) == ("failed", "after 2.0 s, exit 78: times must be at least 1")
