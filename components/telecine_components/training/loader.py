@@ -46,6 +46,13 @@ class Batch:
     captions: list[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightedBatch(Batch):
+    """A batch whose samples count differently: ``weights`` [B] float32."""
+
+    weights: torch.Tensor
+
+
 def read_index(path: Path) -> list[Sample]:
     """Rows of ``index.parquet`` in its order; raises :class:`InputError` for a file that is no index."""
     columns = [field.name for field in dataclasses.fields(Sample)]
@@ -99,6 +106,12 @@ class Loader:
         """The samples with these indices, in this order."""
         frames = np.stack([self.frames(i) for i in indices])
         return Batch(to_model_range(torch.from_numpy(frames)), [self.samples[i].caption for i in indices])
+
+    def weighted_batch(self, position: int, batch_size: int, weights: Sequence[float]) -> WeightedBatch:
+        """Like :meth:`batch`, with the weight of each sample; ``weights`` are in the order of the samples."""
+        indices = [self.index_at(position + i) for i in range(batch_size)]
+        batch = self.gather(indices)
+        return WeightedBatch(batch.x0, batch.captions, torch.tensor([weights[i] for i in indices], dtype=torch.float32))
 
     def index_at(self, position: int) -> int:
         """Which sample is consumed at ``position``."""

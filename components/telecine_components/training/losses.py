@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from telecine_components.training.loader import Batch
+from telecine_components.training.loader import Batch, WeightedBatch
 from telecine_components.training.randomness import generator, stratified_times
 from telecine_models.flow import flow_matching_loss, interpolate
 
@@ -28,13 +28,48 @@ class FlowMatching:
 
     def __call__(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
         """Scalar mean loss. A dropped caption becomes "" (classifier-free guidance, arXiv:2207.12598)."""
+        return self.per_sample(model, batch, step).mean()
+
+    def per_sample(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
+        """Loss [B] of each sample, before the mean."""
         random = generator(self.seed, _NOISE_STREAM, step)
         num_samples = len(batch.captions)
         t = stratified_times(num_samples, random)
         noise = torch.randn(batch.x0.shape, generator=random)
         dropped = torch.rand(num_samples, generator=random) < self.caption_dropout_ratio
         captions = ["" if drop else text for text, drop in zip(batch.captions, dropped.tolist(), strict=True)]
-        return velocity_loss(model, batch.x0, noise, t, self.encode_text(captions)).mean()
+        return velocity_loss(model, batch.x0, noise, t, self.encode_text(captions))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardWeighted:
+    """Flow-RWR (arXiv:2501.13918, Eq. 9): flow matching in which each sample counts by its reward.
+
+    ``L = E[w(x_0, y) |v - v_theta(x_t, t, y)|^2]``. With the weights of :func:`reward_weights` its optimum is the
+    velocity of the data's distribution tilted by exp(reward / temperature), for each caption by itself.
+    """
+
+    flow: FlowMatching
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
+        """Scalar weighted loss of a :class:`WeightedBatch`."""
+        assert isinstance(batch, WeightedBatch)
+        return (batch.weights * self.flow.per_sample(model, batch, step)).mean()
+
+
+def reward_weights(rewards: Sequence[float], captions: Sequence[str], temperature: float) -> list[float]:
+    """Weight of each sample: exp(reward / temperature), divided by its caption's mean so that this is one.
+
+    Only differences within a caption count, so an easy caption weighs no more than a hard one, a constant added to
+    the rewards changes nothing, and the learning rate means what it means in plain flow matching. VideoAlign's Eq. 9
+    is the case of temperature one without the division.
+    """
+    value = torch.tensor(rewards, dtype=torch.float64) / temperature
+    weights = torch.empty_like(value)
+    for caption in set(captions):
+        members = torch.tensor([i for i, other in enumerate(captions) if other == caption])
+        weights[members] = torch.softmax(value[members], dim=0) * len(members)
+    return [float(weight) for weight in weights]
 
 
 def velocity_loss(

@@ -13,16 +13,18 @@ from telecine.context import Context, Item, Source
 from telecine.errors import InputError
 from telecine_components.curate import clips
 from telecine_components.curate.encode.contact_sheet import write_contact_sheet
-from telecine_components.curate.encode.index import SCHEMA, held_out_clips, write_index
+from telecine_components.curate.encode.index import held_out_clips, write_index
 from telecine_components.curate.encode.samples import write_shard
 from telecine_components.curate.encode.spec import Inputs, Outputs
 from telecine_components.curate.encode.windows import windows_of
+from telecine_components.media.index import SCHEMA
 from telecine_components.media.shards import read_array
 
 log = logging.getLogger(__name__)
 
 ITEM_INPUTS = ("width_px", "height_px", "num_frames", "sample_fps", "max_samples_per_clip")
 CLIP_COLUMNS = ("clip_id", "start_s", "end_s", "end_frame", "caption", "licence", "consent")
+SOURCE_COLUMNS = ("clip_id", "source", "source_digest", "licence", "consent", "split")
 SHARD = "shard.tar"
 SHEET_ROWS = 12
 
@@ -103,6 +105,7 @@ def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:
 
 def _write(index: Rows, inputs: Inputs, ctx: Context) -> Outputs:
     (ctx.dir / "dataset").mkdir()
+    ctx.declare_sources({name: row[name] for name in SOURCE_COLUMNS} for row in index)
     index_path = ctx.dir / "dataset" / "index.parquet"
     write_index(index_path, index)
     train = [row for row in index if row["split"] == "train"]

@@ -124,11 +124,13 @@ def _train(engine: Engine, encode_text: CachedText, splits: Splits, inputs: Inpu
     def observe(result: StepResult) -> dict[str, float]:
         nonlocal executed
         executed += 1
-        ctx.progress(result.step, inputs.num_steps, loss=result.loss, executed=executed)
+        speed = _speed(result, inputs.batch_size)
+        shown = {name.removeprefix("perf/"): value for name, value in speed.items()}
+        ctx.progress(result.step, inputs.num_steps, loss=result.loss, executed=executed, **shown)
         seen = {"train/grad_norm": result.grad_norm, "train/lr": result.learning_rate}
         if result.step % inputs.eval_every_steps == 0 or result.step == inputs.num_steps:
             seen["eval/loss"] = _quick_look(engine, encode_text, splits, inputs)
-        ctx.tracker.metrics({"train/loss": result.loss, **seen, **_speed(result, inputs.batch_size)}, result.step)
+        ctx.tracker.metrics({"train/loss": result.loss, **seen, **speed}, result.step)
         return seen
 
     state = train(

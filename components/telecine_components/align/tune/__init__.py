@@ -1,0 +1,1 @@
+"""align.tune: one round of reward-weighted regression."""

@@ -1,0 +1,1 @@
+"""evaluate.compare: two models on the same held-out prompts and noise."""
