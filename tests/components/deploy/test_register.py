@@ -1,13 +1,18 @@
 """deploy.register against a real MLflow on SQLite."""
 
+import dataclasses
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from telecine import tracking
+from telecine import settings, tracking
 from telecine.errors import InputError
+from telecine_components.deploy.register import registry
+from telecine_components.deploy.register.registry import DIGEST_TAG
 from telecine_models.pipeline import TelecinePipeline
 
 
@@ -50,6 +55,46 @@ def test_registering_the_same_weights_again_returns_the_version_that_stands(trai
     assert first.model_version == second.model_version == from_another_run.model_version
     client = tracking.connect(trained.deployment)
     assert len(client.search_model_versions("name = 'telecine-flywheel'")) == 1
+
+
+def test_racing_registrars_of_the_same_weights_leave_one_version(trained: Any) -> None:
+    client = tracking.connect(trained.deployment)
+    tags = {DIGEST_TAG: "d" * 64}
+
+    def race(_: int) -> registry.Registered:
+        source = f"file://{trained.deployment.home}/mlflow/artifacts"
+        return registry.register(
+            client, name="raced", alias="candidate", source=source, run_id="", tags=tags, description=""
+        )
+
+    with ThreadPoolExecutor(6) as racers:
+        versions = list(racers.map(race, range(6)))
+    standing = client.search_model_versions("name = 'raced'")
+    assert [str(version.version) for version in standing] == [versions[0].version]
+    assert {version.version for version in versions} == {versions[0].version}
+    assert str(client.get_model_version_by_alias("raced", "candidate").version) == versions[0].version
+
+
+def test_a_person_with_another_mlflow_over_the_same_store_registers_what_was_trained_there(
+    trained: Any, tmp_path: Path, empty_tracker: Path
+) -> None:
+    mine = settings.from_environment(
+        {"TELECINE_HOME": str(tmp_path / "home"), "TELECINE_STORE": trained.deployment.store_uri}
+    )
+    (mine.home / "mlflow").mkdir(parents=True)
+    shutil.copy(empty_tracker, mine.home / "mlflow" / "mlflow.db")
+    register(dataclasses.replace(trained, deployment=mine), alias="mine")
+    client = tracking.connect(mine)
+    version = client.get_model_version_by_alias("telecine-flywheel", "mine")
+    assert client.get_run(str(version.run_id)).data.tags["platform.component"] == "deploy.register"
+    assert not tracking.knows(client, tracking_run_of(trained))
+    tracking.finish(client, tracking_run_of(trained))  # nothing to do, and no error
+
+
+def tracking_run_of(trained: Any) -> str:
+    theirs = tracking.connect(trained.deployment)
+    version = theirs.get_model_version("telecine-flywheel", register(trained).model_version)
+    return str(version.run_id)
 
 
 def test_the_record_says_what_the_weights_are_and_names_no_place(trained: Any) -> None:

@@ -19,7 +19,7 @@ DIGEST_TAG = "telecine.model_digest"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Version:
+class Registered:
     """A registered version; ``created`` says whether this very call made it."""
 
     name: str
@@ -69,18 +69,34 @@ def register(
     run_id: str,
     tags: Mapping[str, str],
     description: str,
-) -> Version:
+) -> Registered:
     """The version of ``name`` with the model digest in ``tags``, made unless it exists; ``alias`` then points to it."""
     try:
         client.create_registered_model(name, description="Text-to-video models trained by Telecine.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{tags[DIGEST_TAG]}'")
-    if found:
-        version = Version(name=name, version=str(min(int(v.version) for v in found)), created=False)
-    else:
-        made = client.create_model_version(name, source, run_id=run_id, tags=dict(tags), description=description)
-        version = Version(name=name, version=str(made.version), created=True)
-    client.set_registered_model_alias(name, alias, version.version)
-    return version
+    digest = tags[DIGEST_TAG]
+    made = None
+    if not versions_of(client, name, digest):
+        version = client.create_model_version(name, source, run_id=run_id, tags=dict(tags), description=description)
+        made = int(version.version)
+    # The registry has no conditional create. Of racers, who all see the first version by now, the later ones withdraw.
+    first = versions_of(client, name, digest)[0]
+    if made is not None and made != first:
+        client.delete_model_version(name, str(made))
+    _point_alias(client, name, alias, str(first))
+    return Registered(name=name, version=str(first), created=made == first)
+
+
+def _point_alias(client: "MlflowClient", name: str, alias: str, version: str) -> None:
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except MlflowException:  # on a database, two who make an alias at once meet its uniqueness
+        client.set_registered_model_alias(name, alias, version)
+
+
+def versions_of(client: "MlflowClient", name: str, digest: str) -> list[int]:
+    """Numbers of the versions with these weights, ascending."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'")
+    return sorted(int(version.version) for version in found)

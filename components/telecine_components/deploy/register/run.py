@@ -29,7 +29,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
             )
     folder = ctx.fetch(inputs.model_uri)
     producer = ctx.producer(inputs.model_uri)
-    train_run_id = producer.get("mlflow_run_id") or ctx.tracker.run_id
+    trained_in = str(producer.get("mlflow_run_id"))
+    # Somebody with another MLflow over the same store may have trained it.
+    train_run_id = trained_in if ctx.tracker.knows(trained_in) else ctx.tracker.run_id
     training = json.loads(ctx.fetch(inputs.training_uri).read_text())
     facts = lineage(inputs, ctx, folder, producer)
     version = register(

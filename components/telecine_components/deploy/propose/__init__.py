@@ -1,0 +1,1 @@
+"""deploy.propose: what a person has to know before a version becomes the champion."""

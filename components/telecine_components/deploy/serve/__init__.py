@@ -1,0 +1,1 @@
+"""deploy.serve: text to video over HTTP, one task at a time."""
