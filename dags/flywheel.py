@@ -7,6 +7,7 @@ anybody, is reused; `telecine explain` says why.
 
 from airflow.sdk import DAG, Param
 
+from telecine.assets import CANDIDATE
 from telecine.operators import CloseRun, ComponentOperator, params_for
 from telecine_components.backlot.render.spec import COMPONENT as RENDER
 from telecine_components.curate.encode.spec import COMPONENT as ENCODE
@@ -42,7 +43,9 @@ with DAG(
         "dataset_uri": encode.out("dataset_uri"),
         "training_uri": train.out("training_uri"),
     }
-    register = ComponentOperator(component=REGISTER, inputs={**model, "model_uri": train.out("model_uri")})
+    register = ComponentOperator(
+        component=REGISTER, inputs={**model, "model_uri": train.out("model_uri")}, outlets=[CANDIDATE]
+    )
     report = ComponentOperator(
         component=REPORT,
         inputs={

@@ -5,33 +5,52 @@ Exit codes: 0 done; 75 try again; 78 inputs or credentials are wrong; 69 hardwar
 
 import argparse
 import dataclasses
-import json
+import gc
 import logging
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from telecine import component, config, settings
-from telecine.errors import InputError, TelecineError
+from telecine import component, config, questions, settings
+from telecine.errors import InputError, RetryLater, TelecineError
+from telecine.launch import Launch
+from telecine.redaction import mask, protect_terminal
 from telecine.storage import Store, to_json
+
+if TYPE_CHECKING:
+    from telecine.execution import Result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, dispatch, and turn every error of ours into one line and its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
+    protect_terminal()
     try:
         parsed = _parser().parse_args(arguments)
         return int(parsed.command(parsed) or 0)
     except TelecineError as error:
-        print(f"telecine: {error}", file=sys.stderr)
+        print(mask(f"telecine: {error}"), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def console() -> int:
+    """:func:`main` as a process of its own, which neither starts nor ends with a search for what is garbage."""
+    if os.getpid() == 1:  # the kernel lets a container's first process ignore what it does not handle
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(RetryLater.exit_code))
+    if sys.argv[1:2] == ["run"]:
+        gc.disable()  # until the component's own code is imported: see telecine.execution
+    code = main()
+    gc.freeze()
+    return code
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,19 +68,46 @@ def _parser() -> argparse.ArgumentParser:
     describe = _add(commands, "describe", _describe, "a component's inputs, bounds, defaults and outputs")
     describe.add_argument("component")
     _add_run(commands)
-    status = _add(commands, "status", _status, "what a run is doing, how far it is, and why something waits")
-    status.add_argument("run", nargs="?", help="slug of a run; the newest by default")
-    explain = _add(commands, "explain", _explain, "why a run's work was reused or not, and what would run again now")
-    explain.add_argument("run", nargs="?", help="slug of a run; the newest by default")
-    assume = "assume another value and say what would run again"
-    explain.add_argument("--set", action="append", default=[], metavar="TASK.INPUT=VALUE", help=assume)
+    _add_questions(commands)
     gc = _add(commands, "gc", _gc, "remove what no run, model or living attempt needs")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
     gc.add_argument(
-        "--keep-days", type=float, default=30.0, help="keep the work of runs younger than this (default 30)"
+        "--keep-days",
+        type=float,
+        default=30.0,
+        help="keep the work of runs younger than this (default 30); 0 takes also what a run between two tasks needs",
     )
-    _add(commands, "doctor", _doctor, "check what a run needs on this machine, and how to mend it")
     return parser
+
+
+def _add_questions(commands: Any) -> None:
+    newest = "slug of a run; the newest by default"
+    status = _add(commands, "status", questions.status, "what a run is doing, how far it is, and why something waits")
+    status.add_argument("run", nargs="?", help=newest)
+    explain = _add(
+        commands, "explain", questions.explain, "why a run's work was reused or not, and what would run again now"
+    )
+    explain.add_argument("run", nargs="?", help=newest)
+    assume = "assume another value and say what would run again"
+    explain.add_argument("--set", action="append", default=[], metavar="TASK.INPUT=VALUE", help=assume)
+    logs = _add(commands, "logs", questions.logs, "what the attempts of a run said, in the order of time")
+    logs.add_argument("run", nargs="?", help=newest)
+    logs.add_argument("task", nargs="?", help="one task of the run; all by default")
+    logs.add_argument("--follow", action="store_true", help="go on with each new line; --json prints one object a line")
+    lineage = _add(commands, "lineage", questions.lineage, "what something was made of, or which models saw it")
+    meant = "back: name@alias, name:version, run, artifact URI; forward: clip id, file name, beginning of a digest"
+    lineage.add_argument("what", help=meant)
+    link = _add(
+        commands, "link", questions.link, "where a browser opens a file of the store; on s3:// a link that expires"
+    )
+    link.add_argument("uri", help="a file's URI, as status, make demo and MLflow print it")
+    link.add_argument("--hours", type=float, default=1.0, help="life of the link on s3:// (default 1, at most 168)")
+    gpu = _add(commands, "gpu", questions.gpu, "what the GPUs of this machine are doing, and for which run")
+    gpu.add_argument("--watch", action="store_true", help="look again every second until interrupted")
+    exporter = _add(commands, "exporter", questions.exporter, "serve GPUs and living attempts to Prometheus")
+    exporter.add_argument("--port", type=int, default=9834, help="port to listen on (default 9834)")
+    exporter.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    _add(commands, "doctor", questions.doctor, "check what a run needs on this machine, and how to mend it")
 
 
 def _add(commands: Any, name: str, command: Any, help: str) -> argparse.ArgumentParser:
@@ -74,40 +120,43 @@ def _add(commands: Any, name: str, command: Any, help: str) -> argparse.Argument
 def _add_run(commands: Any) -> None:
     run = _add(commands, "run", _run, "run one component, or return the commit of the same work")
     run.add_argument("component")
-    run.add_argument("--inputs", default="{}", help="a JSON object, or a .toml or .json file")
+    run.add_argument("--inputs", default="{}", help="a JSON object, env:VARIABLE, or a .toml or .json file")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one input; wins over --inputs")
     run.add_argument("--result", metavar="FILE", help="write the result document here")
     run.add_argument("--run", help="slug of the run this belongs to; by default one of its own")
     run.add_argument("--task", help="task of the run; by default the component's name")
-    run.add_argument("--dry-run", action="store_true", help="check the inputs and print them, run nothing")
+    run.add_argument("--key", help="refuse to run where the work's content key is another one")
+    elsewhere = "where it runs: here by default, in a container, or as a job of the cluster"
+    run.add_argument("--runner", choices=settings.RUNNERS, default="process", help=elsewhere)
+    dry = "run nothing: print the checked inputs, the container's command line, or the cluster's manifest"
+    run.add_argument("--dry-run", action="store_true", help=dry)
     run.add_argument("--force", action="store_true", help="redo the work even if its commit stands")
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from telecine.execution import Call, close_run, execute
-    from telecine.work import attempts, runs
-
     # Two threads that spin while they wait for a core cost three times the processor time of two that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     found = component.find(parsed.component)
     values = config.load(parsed.inputs) | dict(config.parse_setting(text, found.inputs) for text in parsed.set)
     inputs = found.parse(values)
-    if parsed.dry_run:
+    if parsed.runner == "process" and parsed.dry_run:
         sys.stdout.write(to_json(dataclasses.asdict(inputs)).decode())
         return 0
-    here = settings.from_environment()
-    run = runs.check_slug(parsed.run or runs.slug(f"shell-{found.name}", attempts.new_id()))
     if parsed.result and not Path(parsed.result).absolute().parent.is_dir():
         raise InputError(f"--result: no folder {str(Path(parsed.result).absolute().parent)!r} to write to")
-    print(f"event=settings home={here.home} store={here.store_uri} run={run}", file=sys.stderr)
-    call = Call(
-        component=found, inputs=inputs, run=run, task=parsed.task or found.name, settings=here, force=parsed.force
+    if parsed.runner != "process" and parsed.force:
+        raise InputError(
+            f"--force redoes work where it is called, and --runner is {parsed.runner}; leave one of them out"
+        )
+    launch = _launch(parsed, found, inputs)
+    if parsed.dry_run:
+        sys.stdout.write(_handed_over(launch))
+        return 0
+    print(
+        mask(f"event=settings home={launch.settings.home} store={launch.settings.store_uri} run={launch.run}"),
+        file=sys.stderr,
     )
-    try:
-        result = execute(call)
-    finally:
-        if parsed.run is None:
-            close_run(here, run)
+    result = _result(parsed, launch)
     document = to_json(result.document()).decode()
     if parsed.result:
         with open(parsed.result, "w") as file:
@@ -118,10 +167,67 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _launch(parsed: argparse.Namespace, found: component.Component, inputs: Any) -> Launch:
+    """The call as any runner takes it; elsewhere than here its key has to be known beforehand."""
+    from telecine.work import address, attempts, runs
+    from telecine.work.digests import Digests
+
+    here = settings.from_environment(os.environ | {"TELECINE_RUNNER": parsed.runner})
+    run = runs.check_slug(parsed.run or runs.slug(f"shell-{found.name}", attempts.new_id()))
+    task = runs.check_task(parsed.task or found.name)
+    key = parsed.key or ""
+    if not key and parsed.runner != "process":
+        store, digests = Store(here.store_uri), Digests(here.home)
+        key = address.resolve(found, inputs, store=store, digests=digests, run=run).key
+    return Launch(component=found, inputs=inputs, run=run, task=task, key=key, settings=here)
+
+
+def _result(parsed: argparse.Namespace, launch: Launch) -> "Result":
+    """Do the work, here or elsewhere; ends the MLflow run of a call that belongs to no run of a DAG."""
+    from telecine.execution import Call, close_run, execute
+
+    try:
+        if parsed.runner != "process":
+            from telecine import elsewhere
+
+            return elsewhere.run(launch)
+        call = Call(
+            component=launch.component,
+            inputs=launch.inputs,
+            run=launch.run,
+            task=launch.task,
+            settings=launch.settings,
+            force=parsed.force,
+            key=parsed.key,
+        )
+        return execute(call)
+    finally:
+        if parsed.run is None:
+            close_run(launch.settings, launch.run)
+
+
+def _handed_over(launch: Launch) -> str:
+    """The container's command line, or the manifest of the first attempt, in YAML."""
+    if launch.settings.runner == "container":
+        from telecine.runners import container
+
+        return shlex.join(container.command(launch)) + "\n"
+    import yaml
+
+    from telecine import cluster_profile, kube
+
+    text: str = yaml.safe_dump(
+        kube.manifest(launch, cluster_profile.load(), number=1), sort_keys=False, allow_unicode=True
+    )
+    return text
+
+
 def _list(parsed: argparse.Namespace) -> None:
     found = [component.find(name) for name in component.names()]
     if parsed.json:
-        _print_json([{"name": c.name, "image": c.image, "effects": c.effects, "what": _what(c)} for c in found])
+        questions.print_json(
+            [{"name": c.name, "image": c.image, "effects": c.effects, "what": _what(c)} for c in found]
+        )
         return
     for each in found:
         print(f"{each.name:18} {each.image:8} {_what(each)}")
@@ -135,7 +241,7 @@ def _describe(parsed: argparse.Namespace) -> None:
     found = component.find(parsed.component)
     tables = {kind: [_row(cls, f) for f in dataclasses.fields(cls)] for kind, cls in _sides(found).items()}
     if parsed.json:
-        _print_json({"name": found.name, "effects": found.effects, "entry": found.entry, **tables})
+        questions.print_json({"name": found.name, "effects": found.effects, "entry": found.entry, **tables})
         return
     print(f"{found.name}: {_what(found)}")
     for kind, rows in tables.items():
@@ -156,24 +262,6 @@ def _row(cls: type, field: dataclasses.Field[Any]) -> dict[str, Any]:
     return {"name": field.name, "type": kind, **field.metadata, **default}
 
 
-def _status(parsed: argparse.Namespace) -> None:
-    from telecine.work import status
-
-    store, run = _store_and_run(parsed)
-    report = status.of(store, run)
-    _print_json(report) if parsed.json else print(status.render(report))
-
-
-def _explain(parsed: argparse.Namespace) -> None:
-    from telecine.work import plan
-    from telecine.work.digests import Digests
-
-    store, run = _store_and_run(parsed)
-    changes = dict(config.parse_setting(text) for text in parsed.set)
-    report = plan.of(store, Digests(settings.from_environment().home), run, changes)
-    _print_json(report) if parsed.json else print(plan.render(report))
-
-
 def _gc(parsed: argparse.Namespace) -> None:
     from telecine.work import garbage
 
@@ -181,32 +269,8 @@ def _gc(parsed: argparse.Namespace) -> None:
         raise InputError(f"--keep-days must be at least 0, got {parsed.keep_days}")
     store = Store(settings.from_environment().store_uri)
     report = garbage.collect(store, keep_days=parsed.keep_days, dry_run=parsed.dry_run)
-    _print_json(report) if parsed.json else print(garbage.render(report))
-
-
-def _doctor(parsed: argparse.Namespace) -> int:
-    from telecine import doctor
-
-    checks = doctor.examine(settings.from_environment())
-    _print_json([dataclasses.asdict(check) for check in checks]) if parsed.json else print(doctor.render(checks))
-    return 0 if all(check.state != "bad" for check in checks) else 78
-
-
-def _store_and_run(parsed: argparse.Namespace) -> tuple[Store, str]:
-    from telecine.work import runs
-
-    store = Store(settings.from_environment().store_uri)
-    known = runs.names(store)
-    if not known:
-        raise InputError(f"there is no run in {store.uri} yet; start one with make demo or telecine run")
-    if parsed.run and parsed.run not in known:
-        raise InputError(f"there is no run {parsed.run!r} in {store.uri}; the newest are {', '.join(known[:3])}")
-    return store, parsed.run or known[0]
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    questions.print_json(report) if parsed.json else print(garbage.render(report))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

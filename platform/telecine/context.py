@@ -1,16 +1,17 @@
 """What a component's ``run(inputs, ctx)`` is given: its folder, its items and checkpoints, its tracker, its clock."""
 
 import dataclasses
+import hashlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from telecine.storage import Store
 from telecine.tracking import RunTracker
-from telecine.work import address, items, runs
+from telecine.work import address, items, runs, sources
 from telecine.work.attempts import Attempt
 from telecine.work.checkpoints import Checkpoint, Checkpoints
 from telecine.work.digests import Digests
@@ -31,6 +32,7 @@ class Context:
         scratch: local folder that is thrown away.
         checkpoints: states that every attempt at this key shares.
         tracker: the MLflow run of this work.
+        store: where everything lies; for what outlives an attempt, such as a service's answers.
     """
 
     component: str
@@ -41,11 +43,12 @@ class Context:
     scratch: Path
     checkpoints: Checkpoints
     tracker: RunTracker
-    _store: Store
+    store: Store
     _digests: Digests
     _items: Items
     _attempt: Attempt
     _preempted: threading.Event
+    _downloads: set[str] = dataclasses.field(default_factory=set)
     _bar: "ProgressLine" = dataclasses.field(default_factory=lambda: ProgressLine())
 
     @property
@@ -55,20 +58,25 @@ class Context:
 
     def fetch(self, uri: str) -> Path:
         """Local, read-only path of an artifact; downloaded where the store is remote."""
-        path = self._store.path_of(uri)
-        return address.local_path(uri) if path is None else self.path(path)
+        path = self.store.path_of(uri)
+        if path is not None:
+            return self.path(path)
+        return self._downloaded(*address.elsewhere(uri)) if uri.startswith("s3://") else address.local_path(uri)
 
     def path(self, store_path: str) -> Path:
         """Local, read-only path of a file or folder named relative to the store's root."""
-        local = self._store.local(store_path)
-        if local is not None:
-            return local
-        target = self.scratch / "store" / store_path
-        for entry in self._store.entries(store_path):
-            self._store.download(entry.path, self.scratch / "store" / entry.path)
-        if not target.exists():
-            self._store.download(store_path, target)
-        return target
+        return self.store.local(store_path) or self._downloaded(self.store, store_path)
+
+    def _downloaded(self, store: Store, path: str) -> Path:
+        root = self.scratch / "store" / hashlib.sha256(store.uri.encode()).hexdigest()[:8]
+        if store.uri_of(path) in self._downloads:
+            return root / path
+        committed = address.committed_files(path, store) if store is self.store else {}
+        # An object store lists what lies below a folder, never the one object of that very name.
+        for name in [entry.path for entry in store.entries(path)] or [path]:
+            store.download(name, root / name, sha256=committed.get(name, {}).get("sha256"))
+        self._downloads.add(store.uri_of(path))
+        return root / path
 
     def items(
         self, sources: Sequence[Source], process: Callable[[Source, Path], dict[str, Any]], *, stage: str = "items"
@@ -83,6 +91,10 @@ class Context:
             stopping=lambda: self.stop_requested,
         )
 
+    def declare_sources(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Say which files the output was made of, one row a clip; see :mod:`telecine.work.sources`."""
+        sources.write(self.dir / sources.FILE, rows)
+
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, or of a folder's names and bytes."""
         return self._digests.tree(path)
@@ -91,16 +103,17 @@ class Context:
         """Say how far the work is; cheap enough for every step."""
         state = self._attempt.progress
         state.advance(done, total, values)
+        self._attempt.log.progress(done, total, values)
         self._bar.show(self.component, done, total, state.eta_s, values)
 
     def producer(self, uri: str) -> dict[str, Any]:
         """Commit record of the work that made an artifact of this store; empty for anything else."""
-        path = self._store.path_of(uri)
-        return (address.producer(path, self._store) or {}) if path else {}
+        path = self.store.path_of(uri)
+        return (address.producer(path, self.store) or {}) if path else {}
 
     def run_report(self) -> list[dict[str, Any]]:
         """What each task of this run has met so far: decision, reason, seconds, MLflow run."""
-        return [dataclasses.asdict(pointer) for pointer in runs.pointers(self._store, self.run)]
+        return [dataclasses.asdict(pointer) for pointer in runs.pointers(self.store, self.run)]
 
 
 class ProgressLine:

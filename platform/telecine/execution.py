@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import shutil
@@ -13,13 +14,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from telecine import provenance, tracking
+from telecine import provenance, storage, tracking
 from telecine.component import Component
 from telecine.context import Context
-from telecine.errors import RetryLater
+from telecine.errors import InputError, RetryLater, TelecineError
+from telecine.redaction import mask
 from telecine.settings import Settings
 from telecine.storage import Store
-from telecine.work import address, attempts, commits, explain, runs, source
+from telecine.work import address, commits, explain, runs, source
 from telecine.work.address import Address
 from telecine.work.attempts import Attempt
 from telecine.work.checkpoints import Checkpoints
@@ -56,6 +58,8 @@ class Call:
     task: str
     settings: Settings
     force: bool = False
+    key: str | None = None
+    """What the caller found the content key to be, where it found one."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -78,14 +82,16 @@ def look_up(call: Call, store: Store, digests: Digests) -> tuple[Address, Result
     return where, _result("reused", reason, record, store), reason
 
 
-def reuse(call: Call) -> Result | None:
-    """The standing result of a call, pointed to by its task; None if the work has to be done."""
+def reuse(call: Call) -> tuple[Address, Result | None]:
+    """Where a call's work lies, and its standing result, pointed to by its task; None if it has to be done."""
     store, digests = Store(call.settings.store_uri), Digests(call.settings.home)
     runs.register(store, call.run)
     where, result, reason = look_up(call, store, digests)
     if result is not None:
         _point(call, store, where, "reused", reason, record=result.commit)
-    return result
+        if store.head(where.commit_path) is None:  # gc was faster than the pointer
+            return where, None
+    return where, result
 
 
 def execute(call: Call) -> Result:
@@ -98,19 +104,34 @@ def execute(call: Call) -> Result:
     runs.register(store, call.run)
     started = time.monotonic()
     where, result, reason = look_up(call, store, digests)
+    _check_key(call, where)
     if result is not None:
         _point(call, store, where, "reused", reason, record=result.commit)
-        return result
-    log.info("event=start component=%s key=%s reason=%r", where.component, where.key, reason)
+        if store.head(where.commit_path) is not None:
+            return result
+        reason = "its commit was collected a moment ago"
     try:
-        result = _attempt(call, where, reason, store, digests)
+        with tracking.translated(call.settings), storage.disk_full():
+            result = _attempt(call, where, reason, store, digests)
     except BaseException as error:
         seconds = time.monotonic() - started
-        _point(call, store, where, "failed", reason, error=error, seconds=seconds)
+        try:
+            _point(call, store, where, "failed", reason, error=error, seconds=seconds)
+        except (TelecineError, OSError) as unreachable:  # what went wrong first is what a person has to hear
+            log.warning("event=pointer_failed error=%r", str(unreachable))
         raise
     seconds = time.monotonic() - started
     _point(call, store, where, result.decision, reason, record=result.commit, seconds=seconds)
     return result
+
+
+def _check_key(call: Call, where: Address) -> None:
+    """Refuse to do other work than the caller waits for."""
+    if call.key not in (None, where.key):
+        raise InputError(
+            f"{where.component}: this is the work {where.key}, and {call.key} was asked for: the code here is not the "
+            "caller's, or an input has changed since; build the images from the caller's commit (make images)"
+        )
 
 
 def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Digests) -> Result:
@@ -119,14 +140,19 @@ def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Dig
     def superseded() -> bool:
         return not call.force and store.head(where.commit_path) is not None
 
-    with Attempt(store, where.prefix, run=call.run, superseded=superseded) as attempt, _scratch() as scratch:
+    lease = Attempt(store, where.prefix, run=call.run, task=call.task, superseded=superseded)
+    with lease as attempt, _scratch() as scratch:
+        log.info("event=start component=%s key=%s reason=%r", where.component, where.key, reason)
         _point(call, store, where, "running", reason, attempt=attempt.id)
         tracker = _tracker(call, where, attempt, store)
         with _preemption() as preempted:
             ctx = _context(call, where, attempt, store, digests, scratch, tracker, preempted)
             began = time.monotonic()
             try:
-                outputs = call.component.load()(call.inputs, ctx)
+                entry = call.component.load()
+                gc.enable()  # the command line leaves the collector off while everything is imported
+                gc.freeze()
+                outputs = entry(call.inputs, ctx)
             except Exception as error:
                 winner = None if call.force else commits.read(store, where.commit_path)
                 if winner is not None:
@@ -135,12 +161,12 @@ def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Dig
                 raise
         _check_unchanged(call, where, store, digests)
         record = _record(call, where, attempt, ctx, outputs, time.monotonic() - began, digests)
-        for name in record["files"]:
-            store.upload(ctx.dir / name.removeprefix(attempt.prefix + "/"), name)
+        commits.upload_files(store, ctx.dir, attempt.prefix, record["files"])
+        attempt.check_lease()
+        tracker.settle()
         standing = commits.publish(store, where.commit_path, record, replace=call.force)
         if standing["attempt"] != attempt.id:
             return _lost(store, attempt, standing, tracker)
-        tracker.settle()
         _log_outputs(tracker, record)
         tracking.close(tracker.client, tracker.run_id, succeeded=True)
         return _result("ran", reason, record, store)
@@ -159,7 +185,14 @@ def _context(
     folder = store.local(attempt.prefix) or scratch / "attempt"
     folder.mkdir(parents=True)
     checkpoints = Checkpoints(
-        store, digests, work_prefix=where.prefix, attempt=attempt.id, scratch=scratch, before_commit=tracker.settle
+        store,
+        digests,
+        work_prefix=where.prefix,
+        attempt=attempt.id,
+        scratch=scratch,
+        before_commit=tracker.settle,
+        superseded=attempt.superseded,
+        rivals=attempt.rivals,
     )
     if call.force:
         checkpoints.clear()
@@ -181,7 +214,7 @@ def _context(
         scratch=scratch,
         checkpoints=checkpoints,
         tracker=tracker,
-        _store=store,
+        store=store,
         _digests=digests,
         _items=shared,
         _attempt=attempt,
@@ -246,8 +279,7 @@ def _result(decision: str, reason: str, record: commits.Record, store: Store) ->
 
 def _tracker(call: Call, where: Address, attempt: Attempt, store: Store) -> tracking.RunTracker:
     def leads() -> bool:
-        alive = [state["attempt"] for state in attempts.states(store, where.prefix) if attempts.is_alive(state)]
-        return min(alive, default=attempt.id) == attempt.id
+        return not attempt.superseded() and min(attempt.rivals(), default=attempt.id) >= attempt.id
 
     client = tracking.connect(call.settings)
     return tracking.child_run(
@@ -259,13 +291,14 @@ def _tracker(call: Call, where: Address, attempt: Attempt, store: Store) -> trac
         task=call.task,
         attempt=attempt.id,
         leads=leads,
+        rivals=attempt.rivals,
         params=call.values,
     )
 
 
 def _log_outputs(tracker: tracking.RunTracker, record: commits.Record) -> None:
     tracker.metrics(tracking.numbers(record["outputs"], prefix="output/"), step=0)
-    tracker.flush(won=True)
+    tracker.complete()
     texts = {name: value for name, value in record["outputs"].items() if isinstance(value, str)}
     digests = {f"{name}.digest": v["digest"] for name, v in record["outputs"].items() if isinstance(v, dict)}
     tracker.tags({f"output.{name}": value for name, value in (texts | digests).items()})
@@ -293,7 +326,7 @@ def _point(
         outputs=commits.resolved_outputs(store, record) if record else None,
         attempt=record["attempt"] if record else attempt,
         mlflow_run_id=record["mlflow_run_id"] if record else None,
-        error=f"{type(error).__name__}: {error}" if error else None,
+        error=mask(f"{type(error).__name__}: {error}") if error else None,
         exit_code=getattr(error, "exit_code", 1) if error else 0,
         seconds=round(seconds, 3),
     )
@@ -321,6 +354,8 @@ def _preemption() -> Iterator[threading.Event]:
     done = threading.Event()
     if parent:
         threading.Thread(target=_watch_parent, args=(int(parent), event, done), daemon=True).start()
+    if os.environ.get("TELECINE_LEASH") == "stdin":
+        threading.Thread(target=_watch_stdin, args=(event,), daemon=True).start()
     try:
         yield event
     finally:
@@ -335,10 +370,17 @@ def _watch_parent(parent: int, event: threading.Event, done: threading.Event) ->
             return
 
 
+def _watch_stdin(event: threading.Event) -> None:
+    """Set the event once nobody holds the other end of standard input: the one tie that crosses a container's wall."""
+    while os.read(0, 4096):
+        pass
+    event.set()
+
+
 def close_run(here: Settings, run: str) -> None:
     """End the MLflow parent of a run that nobody else will close, where it has one."""
     store = Store(here.store_uri)
-    claim = store.read_json(f"runs/{run}/mlflow.json")
+    claim = store.read_json(runs.mlflow_claim(run, here.tracker_id))
     if claim is not None:
         failed = [pointer for pointer in runs.pointers(store, run) if pointer.decision not in runs.SETTLED]
         tracking.close(tracking.connect(here), claim["run_id"], succeeded=not failed)

@@ -6,22 +6,22 @@ that its commit record exists.
 
 import dataclasses
 import difflib
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, ParamValidationError
 
 from telecine import config, settings
+from telecine.assets import FromAsset
 from telecine.component import Component
-from telecine.errors import InputError
+from telecine.errors import InputError, RetryLater
+from telecine.launch import Launch
+from telecine.redaction import mask
+from telecine.runners import container, process
 from telecine.settings import Settings
 from telecine.work import runs
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
 RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0}
-STOP_GRACE_S = 30.0
-"""How long a stopped component may take to save before it is killed."""
+RUNNERS: dict[str, Callable[[Launch], process.Child]] = {"process": process.start, "container": container.start}
 
 
 def params_for(*components: Component) -> dict[str, Param]:
@@ -78,16 +77,18 @@ class ComponentOperator(BaseOperator):
 
     Args:
         component: what to run.
-        inputs: values that the DAG decides: constants, templates, other tasks' outputs. Every other input is taken
-            from the DAG's Params under :func:`param_name`, where there is one.
+        inputs: values that the DAG decides: constants, templates, other tasks' outputs, assets of other DAGs
+            (:class:`telecine.assets.FromAsset`). Every other input is taken from the DAG's Params under
+            :func:`param_name`, where there is one. An asset among the ``outlets`` gets the outputs with its event.
         role: suffix of the task id where a component appears twice in a DAG.
         unless: name of a Param; the task is skipped when it is set.
+        only_if: Jinja expression such as ``params.rounds >= 2``; the task is skipped unless it holds.
 
     Raises:
         InputError: while the DAG is parsed, for an input that the component does not have.
     """
 
-    template_fields: Sequence[str] = ("inputs",)
+    template_fields: Sequence[str] = ("inputs", "only_if")
     ui_color = "#e8eefc"
 
     def __init__(
@@ -97,16 +98,21 @@ class ComponentOperator(BaseOperator):
         inputs: Mapping[str, Any] | None = None,
         role: str = "",
         unless: str = "",
+        only_if: str = "",
         **kwargs: Any,
     ) -> None:
         task_id = f"{component.name}-{role}" if role else component.name
         for name in inputs or {}:
             config.check_name(component.inputs, name, owner=f"task {task_id}")
-        super().__init__(task_id=task_id, multiple_outputs=True, **{**RETRIES, **kwargs})
+        inlets = [value.asset for value in (inputs or {}).values() if isinstance(value, FromAsset)]
+        defaults = {**RETRIES, "pool": component.resources.pool, "inlets": inlets}
+        super().__init__(task_id=task_id, multiple_outputs=True, **{**defaults, **kwargs})
         self.component = component
         self.inputs = dict(inputs or {})
         self.unless = unless
-        self._child: subprocess.Popen[str] | None = None
+        self.condition = only_if
+        self.only_if = f"{{{{ {only_if} }}}}" if only_if else ""
+        self._child: process.Child | None = None
 
     def or_param(self, name: str, param: str) -> str:
         """This task's output as a template, unless the Param is set (and this task is therefore skipped)."""
@@ -122,21 +128,51 @@ class ComponentOperator(BaseOperator):
         """Look up, else run and wait; returns the outputs."""
         try:
             here = settings.from_environment()
-            run = _run_of(context, here)
+            run = run_of(context, here)
         except InputError as error:
-            raise AirflowFailException(str(error)) from None
-        if self.unless and context["params"].get(self.unless):
-            reason = f"{self.unless} is set"
+            raise AirflowFailException(mask(str(error))) from None
+        reason = self._reason_to_skip(context)
+        if reason:
             self._point(run, here, "skipped", reason)
             raise AirflowSkipException(f"{self.component.name} has nothing to do: {reason}")
         try:
             check_conf(context["dag"].params, context["dag_run"].conf or {})
             inputs = self.component.parse(self._values(context))
-            outputs = self._reuse(inputs, run, here)
+            key, outputs = self._reuse(inputs, run, here)
         except InputError as error:
             self._point(run, here, "failed", "refused", error=str(error))
-            raise AirflowFailException(str(error)) from None
-        return outputs if outputs is not None else self._run_process(inputs, run, here, context)
+            raise AirflowFailException(mask(str(error))) from None
+        if outputs is None:
+            outputs = self._start(
+                Launch(
+                    component=self.component,
+                    inputs=inputs,
+                    run=run,
+                    task=self.task_id,
+                    key=key,
+                    settings=here,
+                    attempt=context["ti"].try_number,
+                )
+            )
+        return self._leave(context, outputs)
+
+    def resume(self, context: "Context", event: dict[str, Any]) -> dict[str, Any]:
+        """Come back when a job of the cluster has ended; returns the outputs."""
+        from telecine import deferred
+
+        for line in deferred.said(event):
+            self.log.info(line)
+        return self._leave(context, deferred.settle(event))
+
+    def _leave(self, context: "Context", outputs: dict[str, Any]) -> dict[str, Any]:
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = dict(outputs)
+        return outputs
+
+    def _reason_to_skip(self, context: "Context") -> str:
+        if self.unless and context["params"].get(self.unless):
+            return f"{self.unless} is set"
+        return f"{self.condition} does not hold" if self.only_if == "False" else ""
 
     def _point(self, run: str, here: Settings, decision: str, reason: str, error: str | None = None) -> None:
         """Record a task that met no work at all."""
@@ -149,7 +185,7 @@ class ComponentOperator(BaseOperator):
             decision=decision,
             reason=reason,
             inputs={},
-            error=error,
+            error=mask(error) if error else None,
             exit_code=InputError.exit_code if error else 0,
         )
         runs.point(Store(here.store_uri), run, pointer)
@@ -159,75 +195,77 @@ class ComponentOperator(BaseOperator):
             field.name: param_name(self.component, field.name) for field in dataclasses.fields(self.component.inputs)
         }
         values = {field: context["params"][param] for field, param in names.items() if param in context["params"]}
-        return values | self.inputs
+        given = {name: v.resolve(context) if isinstance(v, FromAsset) else v for name, v in self.inputs.items()}
+        return values | given
 
-    def _reuse(self, inputs: Any, run: str, here: Settings) -> dict[str, Any] | None:
+    def _reuse(self, inputs: Any, run: str, here: Settings) -> tuple[str, dict[str, Any] | None]:
+        """The work's content key, and its outputs where it is done."""
         from telecine.execution import Call, reuse
 
-        call = Call(component=self.component, inputs=inputs, run=run, task=self.task_id, settings=here)
-        result = reuse(call)
-        if result is None:
-            return None
-        self.log.info("event=reused component=%s reason=%r", self.component.name, result.reason)
-        return result.outputs
+        where, result = reuse(Call(component=self.component, inputs=inputs, run=run, task=self.task_id, settings=here))
+        if result is not None:
+            self.log.info("event=reused component=%s reason=%r", self.component.name, result.reason)
+        return where.key, result.outputs if result else None
 
-    def _run_process(self, inputs: Any, run: str, here: Settings, context: "Context") -> dict[str, Any]:
-        """The process runner: the component's command line as a child of this task."""
-        with tempfile.TemporaryDirectory(prefix="telecine-") as folder:
-            result = Path(folder) / "result.json"
-            command = [sys.executable, "-P", "-m", "telecine.cli", "run", self.component.name]
-            command += ["--inputs", json.dumps(dataclasses.asdict(inputs)), "--result", str(result)]
-            command += ["--run", run, "--task", self.task_id]
-            environment = os.environ | here.environment()
-            environment |= {"TELECINE_PARENT_PID": str(os.getpid()), "TELECINE_TRY": str(context["ti"].try_number)}
-            code = self._wait(command, environment)
-            if code != 0:
-                raise _failure(self.component.name, code)
-            return self._committed(json.loads(result.read_text())["key"], here)
+    def _start(self, launch: Launch) -> dict[str, Any]:
+        """Do the work with the deployment's runner."""
+        if launch.settings.runner == "cluster":
+            self._hand_over(launch)
+        return self._run_child(launch)
 
-    def _committed(self, key: str, here: Settings) -> dict[str, Any]:
-        """Outputs by the commit record: the child's exit code alone is no success."""
-        from telecine.storage import Store
-        from telecine.work import commits
+    def _hand_over(self, launch: Launch) -> NoReturn:
+        """Submit to the cluster, and free this worker until the job has ended; see :meth:`resume`."""
+        from telecine import deferred
 
-        store = Store(here.store_uri)
-        record = commits.read(store, f"work/{self.component.name}/{key}/commit.json")
-        if record is None:
-            raise AirflowException(f"{self.component.name}: its process ended well, but there is no commit at {key}")
-        return commits.resolved_outputs(store, record)
+        try:
+            trigger, line = deferred.begin(launch)
+        except InputError as error:
+            self._point(launch.run, launch.settings, "failed", "refused", error=str(error))
+            raise AirflowFailException(mask(str(error))) from None
+        except RetryLater as error:
+            raise AirflowException(mask(str(error))) from None
+        self.log.info(line)
+        self.defer(trigger=trigger, method_name="resume")
 
-    def _wait(self, command: list[str], environment: dict[str, str]) -> int:
-        """Run to the end, each line into the task's log."""
-        self._child = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
+    def _run_child(self, launch: Launch) -> dict[str, Any]:
+        """Run to the end as a child of this task, each line into the task's log."""
+        try:
+            self._child = RUNNERS[launch.settings.runner](launch)
+        except InputError as error:
+            self._point(launch.run, launch.settings, "failed", "refused", error=str(error))
+            raise AirflowFailException(mask(str(error))) from None
+        except RetryLater as error:
+            raise AirflowException(mask(str(error))) from None
         assert self._child.stdout is not None
         try:
             for line in self._child.stdout:
-                self.log.info(line.rstrip())
-            return self._child.wait()
+                self.log.info(mask(line.rstrip()))
+            code = self._child.wait()
         finally:
             self.on_kill()
+        if code != 0:
+            raise _failure(self.component.name, code, self._child.cause())
+        return _committed(launch)
 
     def on_kill(self) -> None:
         """Ask the component to save when its task is stopped, and kill it when it does not end in time."""
-        if self._child is None or self._child.poll() is not None:
-            return
-        self._child.terminate()
-        try:
-            self._child.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
+        if self._child is not None:
+            self._child.stop()
 
 
 class CloseRun(BaseOperator):
     """End a run's MLflow parent, whatever its tasks did, with each task's decision and figures to compare runs by.
 
     A DAG appends it ``.as_teardown()``: it runs when all else is done, and says nothing about the DAG run's success.
+
+    Args:
+        per_round: a component that a loop runs once in each task group ``round_<k>``; its figures become the parent's
+            series ``round/<output>`` over ``k``.
     """
 
-    def __init__(self, *, task_id: str = "close_run", **kwargs: Any) -> None:
-        super().__init__(task_id=task_id, retries=0, **kwargs)
+    def __init__(self, *, task_id: str = "close_run", per_round: Component | None = None, **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **{**RETRIES, **kwargs})
+        self.per_round = per_round
 
     def execute(self, context: "Context") -> None:
         """Close the parent as finished if every component met a commit, else as failed."""
@@ -235,25 +273,70 @@ class CloseRun(BaseOperator):
         from telecine.storage import Store
 
         here = settings.from_environment()
-        run = _run_of(context, here)
+        run = run_of(context, here)
         store = Store(here.store_uri)
         met = runs.pointers(store, run)
         done = {pointer.task for pointer in met if pointer.decision in runs.SETTLED}
         expected = {task.task_id for task in context["dag"].tasks if isinstance(task, ComponentOperator)}
+        expected -= skipped_by_airflow(context)
         client = tracking.connect(here)
         parent = tracking.parent_run(client, here, store, run)
         tracker = tracking.RunTracker(client, parent, parent)
         tracker.tags({f"decision.{p.task}": f"{p.decision} {p.mlflow_run_id or ''}".strip() for p in met})
         for pointer in met:
             tracker.metrics(tracking.numbers(pointer.outputs or {}, prefix=f"{pointer.task}/"), step=0)
+            step = self._round_of(pointer)
+            if step is not None:
+                tracker.metrics(tracking.numbers(pointer.outputs or {}, prefix="round/"), step=step)
             if pointer.decision in ("ran", "reused", "lost") and pointer.mlflow_run_id:
-                tracking.finish(client, pointer.mlflow_run_id)
-        tracker.flush()
-        tracking.close(client, parent, succeeded=expected <= done)
-        self.log.info("event=closed run=%s unfinished=%s", run, sorted(expected - done))
+                tracking.finish(client, pointer.mlflow_run_id, pointer.outputs)
+        tracker.settle()
+        unfinished = expected - done
+        tracking.close(client, parent, succeeded=not unfinished)
+        self.log.info("event=closed run=%s unfinished=%s", run, sorted(unfinished))
+
+    def _round_of(self, pointer: runs.Pointer) -> int | None:
+        found = re.match(r"round_(\d+)\.", pointer.task)
+        same = self.per_round is not None and pointer.component == self.per_round.name
+        return int(found[1]) if found and same else None
 
 
-def _run_of(context: "Context", here: Settings) -> str:
+class CollectGarbage(BaseOperator):
+    """Do what ``telecine gc`` does, with the DAG's Params ``keep_days`` and ``dry_run``, and say it in the log.
+
+    On a cluster finished jobs go as well that no controller there removes.
+    """
+
+    def __init__(self, *, task_id: str = "collect_garbage", **kwargs: Any) -> None:
+        super().__init__(task_id=task_id, **{"pool": "telecine_light", **RETRIES, **kwargs})
+
+    def execute(self, context: "Context") -> dict[str, int]:
+        """Remove what nothing needs; returns how many folders and bytes that was."""
+        from telecine.storage import Store
+        from telecine.work import garbage
+
+        params = context["params"]
+        here = settings.from_environment()
+        store = Store(here.store_uri)
+        if here.runner == "cluster":
+            from telecine import deferred
+
+            for name in deferred.sweep(dry_run=params["dry_run"]):
+                self.log.info("event=swept object=%r dry_run=%s", name, params["dry_run"])
+        report = garbage.collect(store, keep_days=params["keep_days"], dry_run=params["dry_run"])
+        for line in garbage.render(report).splitlines():
+            self.log.info(line)
+        return {"folders": len(report["removed"]), "bytes": report["bytes"]}
+
+
+def skipped_by_airflow(context: "Context") -> set[str]:
+    """Tasks of this DAG run that Airflow skipped, because what they follow was skipped; they leave no pointer."""
+    dag_run = context["dag_run"]
+    states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id])
+    return {task for task, state in states.get(dag_run.run_id, {}).items() if state == "skipped"}
+
+
+def run_of(context: "Context", here: Settings) -> str:
     """The slug of this DAG run, registered with where it came from.
 
     Whoever starts a DAG run may name its slug in TELECINE_RUN: going on with an interrupted run makes a new Airflow
@@ -267,8 +350,21 @@ def _run_of(context: "Context", here: Settings) -> str:
     return run
 
 
-def _failure(name: str, code: int) -> AirflowException:
+def _committed(launch: Launch) -> dict[str, Any]:
+    """Outputs by the commit record: an exit code alone is no success."""
+    from telecine.storage import Store
+    from telecine.work import commits
+
+    store = Store(launch.settings.store_uri)
+    record = commits.read(store, f"{launch.prefix}/commit.json")
+    if record is None:
+        raise AirflowException(f"{launch.component.name}: it ended well, but there is no commit at {launch.key}")
+    return commits.resolved_outputs(store, record)
+
+
+def _failure(name: str, code: int, cause: str) -> AirflowException:
     if code == InputError.exit_code:
         return AirflowFailException(f"{name}: inputs or credentials are wrong (exit 78); its last line says which")
-    cause = f"killed by signal {-code}" if code < 0 else f"exit {code}"
+    if code in container.CODES_UNRUNNABLE:
+        return AirflowFailException(f"{name}: {cause}; the same image ends the same: make images")
     return AirflowException(f"{name}: {cause}; a retry goes on from its last checkpoint or item")

@@ -2,30 +2,42 @@
 
 Who makes an MLflow run is settled by a conditional create in the store, because searching for one and then
 creating it makes several under concurrency. A child belongs to the work's address: a retry, a racer and a call
-from a shell log into the same one.
+from a shell log into the same one. People who share a store need not share an MLflow, so a claim names its tracker.
+
+MLflow being away does not stop work that needs it only to be watched; what has to reach it before a checkpoint or a
+commit raises :class:`RetryLater`.
 """
 
 import contextlib
 import fcntl
 import logging
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from telecine import provenance
-from telecine.errors import RetryLater
+from telecine.errors import InputError, RetryLater
+from telecine.redaction import mask
 from telecine.settings import Settings
 from telecine.storage import Store, to_json
+from telecine.work import runs
 from telecine.work.address import Address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)
+
 FLUSH_S = 5.0
 FLUSH_POINTS = 500
+YIELD_S = 10.0
+"""How long a winner lets its rivals see that they have lost."""
+ASLEEP_S = YIELD_S - 2.0
+"""A process that was silent for this long may have been stopped, and its work been done by another."""
 MAX_PARAM_CHARS = 6000
 MAX_DATASET_DIGEST_CHARS = 36
 
@@ -35,52 +47,111 @@ def connect(settings: Settings) -> "MlflowClient":
 
     Raises:
         RetryLater: if a tracking server does not answer.
+        InputError: if it refuses the credentials.
     """
     _quieten()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(settings.tracking_uri, registry_uri=settings.tracking_uri)
-    try:
-        with _database_lock(settings):
-            client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise RetryLater(f"MLflow at {shown(settings.tracking_uri)} does not answer: {_first_line(error)}") from None
+    with translated(settings), _database_lock(settings):  # the constructor migrates a database, too
+        client = MlflowClient(settings.tracking_uri, registry_uri=settings.tracking_uri)
+        client.search_experiments(max_results=1)
     return client
+
+
+@contextlib.contextmanager
+def translated(settings: Settings) -> Iterator[None]:
+    """Turn MLflow's being away into :class:`RetryLater` and its refusal of credentials into :class:`InputError`."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
+            raise
+        trouble, place = _trouble(error), f"MLflow at {settings.tracking_uri}"
+        if trouble == "refused":
+            cure = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            raise InputError(f"{place} refused the credentials; {cure}") from None
+        if trouble == "away":
+            raise RetryLater(f"{place} does not answer: {_first_line(error)}") from None
+        raise
+
+
+def _trouble(error: Exception) -> str | None:
+    if type(error).__name__ == "OperationalError":  # SQLAlchemy's: a database that is locked, full or gone
+        return "away"
+    code = str(getattr(error, "error_code", ""))
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
+        return "refused"
+    return "away" if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED") else None
 
 
 class RunTracker:
     """One MLflow run being written.
 
     Points are buffered and sent in batches. Racing attempts share the run: only the attempt for which ``leads``
-    holds sends, the others keep their points until they lead or win, and a step that was sent is not sent again.
+    holds sends, the others keep their points until they lead, and a step that was sent is not sent again.
+
+    Args:
+        leads: whether this attempt may send now.
+        rivals: other attempts at the same work that live.
     """
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, parent_run_id: str, *, leads: Callable[[], bool] = lambda: True
+        self,
+        client: "MlflowClient",
+        run_id: str,
+        parent_run_id: str,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        rivals: Callable[[], Set[str]] = frozenset,
     ) -> None:
         self.client, self.run_id, self.parent_run_id = client, run_id, parent_run_id
-        self._leads = leads
+        self._leads, self._rivals = leads, rivals
         self._points: list[tuple[str, float, int, int]] = []
         self._last_steps: dict[str, int] = {}
-        self._flushed = time.monotonic()
+        self._flushed = self._awake = time.monotonic()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log values at an optimiser step (or any other integer axis)."""
+        self._look_at_the_clock()
         now_ms = int(time.time() * 1000)
         self._points += [(name, float(value), now_ms, step) for name, value in values.items()]
         if len(self._points) >= FLUSH_POINTS or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def settle(self) -> None:
-        """Send what is buffered whoever leads, because it will not be computed again."""
-        self._last_steps.clear()
-        self.flush(won=True)
+        """Send what is buffered, if this attempt leads, before a checkpoint says that it is not computed again.
 
-    def flush(self, *, won: bool = False) -> None:
-        """Send what is buffered, if this attempt leads or has won."""
+        An attempt that does not lead keeps its points: whoever leads computes the same steps.
+        """
+        self._look_at_the_clock()
+        if self._points and self._leads():
+            self._send()
+
+    def complete(self) -> None:
+        """Send all that is left, because this attempt has won: once its rivals have yielded, or in spite of them."""
+        deadline = time.monotonic() + YIELD_S
+        while self._rivals() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        self._last_steps.clear()
+        self._send()
+
+    def flush(self) -> None:
+        """Send what is buffered, if this attempt leads; what MLflow does not take now stays for the next time."""
         self._flushed = time.monotonic()
-        if not self._points or not (won or self._leads()):
+        try:
+            self.settle()
+        except failures() as error:
+            log.warning("event=tracker_away points=%d error=%r", len(self._points), _first_line(error))
+
+    def _look_at_the_clock(self) -> None:
+        """Forget what was sent after a sleep in which another attempt may have taken the lead."""
+        now = time.monotonic()
+        if now - self._awake > ASLEEP_S:
+            self._last_steps.clear()
+        self._awake = now
+
+    def _send(self) -> None:
+        if not self._points:
             return
         from mlflow.entities import Metric
 
@@ -91,11 +162,15 @@ class RunTracker:
             self._last_steps[name] = max(step, self._last_steps[name])
         self._points.clear()
 
+    def knows(self, run_id: str) -> bool:
+        """Whether an MLflow run exists in this tracker; work of another person over the same store has it elsewhere."""
+        return knows(self.client, run_id)
+
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+        self.client.log_batch(self.run_id, tags=[RunTag(name, mask(str(value))) for name, value in tags.items()])
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Log a small file (a picture, a short clip, a report); large files stay in the store."""
@@ -124,7 +199,7 @@ class RunTracker:
 
 
 def parent_run(client: "MlflowClient", settings: Settings, store: Store, run: str) -> str:
-    """The MLflow run of a whole run; made by whoever wins ``runs/<run>/mlflow.json``."""
+    """The MLflow run of a whole run; made by whoever wins ``runs/<run>/mlflow-<tracker>.json``."""
     origin = store.read_json(f"runs/{run}/run.json") or {}
     experiment = _experiment(client, settings, origin.get("dag_id") or "shell")
     tags = {
@@ -134,7 +209,7 @@ def parent_run(client: "MlflowClient", settings: Settings, store: Store, run: st
         "platform.airflow_run_id": origin.get("airflow_run_id") or "",
         **_source_tags(),
     }
-    return _claimed(client, store, f"runs/{run}/mlflow.json", experiment, tags)
+    return _claimed(client, store, runs.mlflow_claim(run, settings.tracker_id), experiment, tags)
 
 
 def child_run(
@@ -147,6 +222,7 @@ def child_run(
     task: str,
     attempt: str,
     leads: Callable[[], bool],
+    rivals: Callable[[], Set[str]],
     params: Mapping[str, Any],
 ) -> RunTracker:
     """The MLflow run of one piece of work, below the parent of the run that met it first."""
@@ -165,8 +241,8 @@ def child_run(
         **_source_tags(),
         **{f"hw.{name}": value for name, value in provenance.hardware().items()},
     }
-    run_id = _claimed(client, store, f"{address.prefix}/mlflow.json", experiment, tags)
-    tracker = RunTracker(client, run_id, parent, leads=leads)
+    run_id = _claimed(client, store, f"{address.prefix}/mlflow-{settings.tracker_id}.json", experiment, tags)
+    tracker = RunTracker(client, run_id, parent, leads=leads, rivals=rivals)
     client.update_run(run_id, status="RUNNING")
     tracker.tags({"platform.attempt": attempt, "platform.try": os.environ.get("TELECINE_TRY", "1")})
     _log_params(client, run_id, params)
@@ -178,10 +254,16 @@ def close(client: "MlflowClient", run_id: str, *, succeeded: bool) -> None:
     client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
 
-def finish(client: "MlflowClient", run_id: str) -> None:
-    """Mark a run as finished whose work is committed, where its attempt did not live to do so."""
-    if client.get_run(run_id).info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED")
+def finish(client: "MlflowClient", run_id: str, outputs: Mapping[str, Any] | None = None) -> None:
+    """Give a run its figures and its end whose work is committed, where its attempt did not live to do so.
+
+    Nothing to do for a run of somebody else's MLflow: work is shared over the store, trackers need not be.
+    """
+    if not knows(client, run_id) or client.get_run(run_id).info.status == "FINISHED":
+        return
+    for name, value in numbers(outputs or {}, prefix="output/").items():
+        client.log_metric(run_id, name, value, step=0)
+    client.set_terminated(run_id, "FINISHED")
 
 
 def numbers(outputs: Mapping[str, Any], *, prefix: str) -> dict[str, float]:
@@ -191,7 +273,7 @@ def numbers(outputs: Mapping[str, Any], *, prefix: str) -> dict[str, float]:
 
 def _claimed(client: "MlflowClient", store: Store, path: str, experiment: str, tags: Mapping[str, str]) -> str:
     standing = store.read_json(path)
-    if standing is None or not _usable(client, standing["run_id"]):
+    if standing is None or not knows(client, standing["run_id"]):
         made = client.create_run(experiment, tags=dict(tags)).info.run_id
         claim = to_json({"run_id": made})
         if standing is not None:
@@ -202,8 +284,8 @@ def _claimed(client: "MlflowClient", store: Store, path: str, experiment: str, t
     return str(standing["run_id"])
 
 
-def _usable(client: "MlflowClient", run_id: str) -> bool:
-    """Whether the run still exists: a person may have deleted it, or the tracker may be a new one."""
+def knows(client: "MlflowClient", run_id: str) -> bool:
+    """Whether a run exists here: a person may have deleted it, or it belongs to another tracker over the same store."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -220,7 +302,9 @@ def _experiment(client: "MlflowClient", settings: Settings, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    folder = f"file://{settings.home}/mlflow/artifacts/{name}" if settings.tracker_is_local else None
+    # Beside a local store the artifacts lie on the disk as well: a model enters them by hardlink.
+    local = settings.tracker_is_local or settings.store_is_local
+    folder = f"file://{settings.home}/mlflow/artifacts/{name}" if local else None
     try:
         return str(client.create_experiment(name, artifact_location=folder))
     except MlflowException as error:
@@ -235,7 +319,7 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) 
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    fresh = [Param(name, str(value)[:MAX_PARAM_CHARS]) for name, value in params.items() if name not in known]
+    fresh = [Param(name, mask(str(value))[:MAX_PARAM_CHARS]) for name, value in params.items() if name not in known]
     if fresh:
         client.log_batch(run_id, params=fresh)
 
@@ -267,21 +351,18 @@ def _database_lock(settings: Settings) -> Iterator[None]:
 def _quieten() -> None:
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # our own line says that it is away
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it is away."""
+    """What is raised when MLflow, or the store that says who leads, is away."""
     from mlflow.exceptions import MlflowException
 
-    return (MlflowException, OSError)
-
-
-def shown(uri: str) -> str:
-    """A URI without the name and password that it may carry."""
-    head, separator, tail = uri.partition("://")
-    return f"{head}{separator}{tail.rpartition('@')[2]}"
+    # MLflow imports SQLAlchemy where the tracker is a database; a client of a server need not even have it.
+    database = sys.modules.get("sqlalchemy.exc")
+    return (MlflowException, OSError, RetryLater, *([database.SQLAlchemyError] if database else []))
 
 
 def _first_line(error: Exception) -> str:

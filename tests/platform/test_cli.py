@@ -1,13 +1,17 @@
 """The command line: exit codes, one-line errors, and answers a person can read."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from telecine import settings
+from telecine.errors import InputError
 from telecine.storage import Store
 from telecine.work import garbage, runs
 
@@ -129,6 +133,18 @@ def test_gc_removes_what_died_and_keeps_what_lasts(toys: Any, letters: Letters) 
     assert letters(times=2)["decision"] == "reused" and letters(times=3)["decision"] == "ran"
 
 
+def test_gc_forgets_what_a_service_answered_long_ago(deployment: settings.Settings) -> None:
+    store = Store(deployment.store_uri)
+    for task, age_days in (("old", 40), ("young", 20)):
+        store.write(f"services/model/tasks/{task}/task.json", b"{}")
+        file = store.local(f"services/model/tasks/{task}/task.json")
+        assert file is not None
+        os.utime(file, (time.time() - age_days * 86400,) * 2)
+    removed = garbage.collect(store, keep_days=30, dry_run=False)["removed"]
+    assert [row["path"] for row in removed] == ["services/model/tasks/old"]
+    assert store.folders("services/model/tasks") == ["young"]
+
+
 def test_gc_keeps_what_a_living_attempt_reads(toys: Any, letters: Letters) -> None:
     toys.add(
         "slow.read",
@@ -173,6 +189,16 @@ def test_the_settings_of_a_child_are_those_of_its_parent(deployment: settings.Se
     assert settings.from_environment(deployment.environment()) == deployment
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:5000", "localhost", "[::1]:5000"])
+def test_a_tracker_that_a_pod_would_seek_in_itself_is_refused(host: str, tmp_path: Path) -> None:
+    places = {"TELECINE_HOME": str(tmp_path), "TELECINE_STORE": "s3://bucket/store"}
+    places["TELECINE_TRACKING_URI"] = f"http://{host}"
+    with pytest.raises(InputError, match="a pod cannot reach TELECINE_TRACKING_URI=http://.*by the same name"):
+        settings.from_environment({**places, "TELECINE_RUNNER": "cluster"})
+    for runner in ("process", "container"):
+        assert settings.from_environment({**places, "TELECINE_RUNNER": runner}).tracker_is_loopback
+
+
 def _forecast(toys: Any, *arguments: str) -> dict[str, str]:
     report = json.loads(toys.call("explain", "letters", "--json", *arguments)[0])
     return {task["task"]: task["now"] for task in report["tasks"]}
@@ -184,3 +210,119 @@ def _task(toys: Any, run: str) -> dict[str, Any]:
     tasks = json.loads(out)["tasks"] if process.returncode == 0 else []
     task: dict[str, Any] = tasks[0] if tasks else {"progress": None}
     return task
+
+
+def test_gc_lives_with_tasks_that_met_no_work(letters: Letters, toys: Any, deployment: settings.Settings) -> None:
+    key = letters(text="a")["key"]
+    skipped = runs.Pointer(
+        task="t", component="text.repeat", key="", decision="skipped", reason="nothing to do", inputs={}
+    )
+    runs.point(Store(deployment.store_uri), "some-run", skipped)
+    assert [row["path"] for row in _collect_with(toys, keep_days=0)] == [f"work/text.repeat/{key}"]
+
+
+def test_gc_keeps_what_a_registrar_was_given_that_did_not_live_to_commit(
+    letters: Letters, toys: Any, deployment: settings.Settings
+) -> None:
+    toys.add(
+        "text.publish",
+        effects=True,
+        inputs='text_uri: Artifact = param(help="Text.")',
+        outputs='done: int = param(help="1.")',
+        body="raise RuntimeError('died after it had published')",
+    )
+    given = letters(text="b")["outputs"]["text_uri"]
+    toys.call("run", "text.publish", "--set", f"text_uri={given}", code=1)
+    store = Store(deployment.store_uri)
+    _age(store, days=40)
+    found = _collect_with(toys, keep_days=30)
+    assert [row["path"] for row in found if "text.repeat" in row["path"]] == []
+
+
+def test_gc_gives_back_what_a_run_came_to_need_meanwhile(
+    letters: Letters, deployment: settings.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = letters(text="c")
+    store = Store(deployment.store_uri)
+    _age(store, days=40)
+    pointer = runs.Pointer(
+        task="t",
+        component="text.repeat",
+        key=document["key"],
+        decision="reused",
+        reason="",
+        inputs={},
+    )
+
+    class Meanwhile(Store):
+        """A store in which another run points to the work in the moment in which its commit is removed."""
+
+        def delete(self, path: str) -> None:
+            super().delete(path)
+            if path.endswith(f"{document['key']}/commit.json"):
+                runs.point(self, "another-run", pointer)
+
+    report = garbage.collect(Meanwhile(deployment.store_uri), keep_days=30, dry_run=False)
+    assert [row for row in report["removed"] if document["key"] in row["path"]] == []
+    assert letters(text="c")["decision"] == "reused"
+
+
+def test_gc_leaves_an_attempt_that_is_only_stopped(toys: Any, deployment: settings.Settings) -> None:
+    toys.add(
+        "slow.write",
+        inputs='n: int = param(2, ge=1, help="Files.")',
+        outputs='out_uri: Artifact = param(help="Files.")',
+        body="""
+(ctx.dir / "out").mkdir()
+for index in range(inputs.n):
+    (ctx.dir / "out" / f"{index}.txt").write_text("x")
+    Path(os.environ["SEEN"]).touch()
+    while index == 0 and not Path(os.environ["GO"]).exists():
+        time.sleep(0.05)
+return Outputs(out_uri="out")
+""",
+    )
+    seen, go = deployment.home / "seen", deployment.home / "go"
+    process = toys.start("run", "slow.write", SEEN=str(seen), GO=str(go))
+    while not seen.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)
+    store = Store(deployment.store_uri)
+    _age(store, days=40)
+    assert [row["path"] for row in garbage.collect(store, keep_days=0, dry_run=False)["removed"]] == []
+    process.send_signal(signal.SIGCONT)
+    go.touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    path = store.path_of(json.loads(out)["outputs"]["out_uri"])
+    assert [entry.size for entry in store.entries(str(path))] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["status", "../x"], "a run must be 1 to 40 characters"),
+        (["run", "text.repeat", "--task", "a/b c"], "--task must be 1 to 250 characters of letters"),
+        (["exporter", "--port", "99999"], "exporter: --port must be 0 (any free one) to 65535, got 99999"),
+        (["link", "file:///x", "--hours", "nan"], "there is no file 'file:///x'"),
+    ],
+)
+def test_a_name_that_is_no_name_is_one_line_and_exit_78(
+    letters: Letters, toys: Any, arguments: list[str], sentence: str
+) -> None:
+    _, err = toys.call(*arguments, code=78)
+    assert sentence in err.splitlines()[-1]
+
+
+def _age(store: Store, *, days: float) -> None:
+    assert store.root is not None
+    for file in store.root.rglob("*"):
+        if file.is_file():
+            os.utime(file, (time.time() - days * 86400,) * 2)
+
+
+def _collect_with(toys: Any, *, keep_days: float) -> list[dict[str, Any]]:
+    """Collect where the toys are installed: which components have effects is known there alone."""
+    out, _ = toys.call("gc", "--dry-run", "--json", "--keep-days", str(keep_days))
+    found: list[dict[str, Any]] = json.loads(out)["removed"]
+    return found

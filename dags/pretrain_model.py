@@ -1,0 +1,33 @@
+"""### From a curated dataset to a registered candidate
+
+Starts whenever `curate_videos` leaves a dataset (asset `curated_dataset`), or by hand on any `dataset_uri`. Trains,
+films the fixed prompts and registers the weights in MLflow as `candidate`, which the assets `checkpoint` and
+`candidate` tell the next DAGs.
+"""
+
+from airflow.sdk import DAG, Param
+
+from telecine.assets import CANDIDATE, CHECKPOINT, DATASET, Newest
+from telecine.operators import CloseRun, ComponentOperator, params_for
+from telecine_components.deploy.register.spec import COMPONENT as REGISTER
+from telecine_components.evaluate.sample.spec import COMPONENT as SAMPLE
+from telecine_components.pretrain.train.spec import COMPONENT as TRAIN
+
+DATASET_URI = Param("", type="string", description="Dataset to train on; empty takes the newest that a DAG curated.")
+
+with DAG(
+    "pretrain_model",
+    schedule=[DATASET],
+    max_active_runs=1,
+    doc_md=__doc__,
+    params={"dataset_uri": DATASET_URI, **params_for(TRAIN, SAMPLE, REGISTER)},
+    tags=["telecine"],
+) as dag:
+    dataset_uri = Newest(DATASET, output="dataset_uri", param="dataset_uri")
+    train = ComponentOperator(component=TRAIN, inputs={"dataset_uri": dataset_uri}, outlets=[CHECKPOINT])
+    sample = ComponentOperator(component=SAMPLE, inputs={"model_uri": train.out("model_uri")})
+    trained = {"model_uri": train.out("model_uri"), "training_uri": train.out("training_uri")}
+    register = ComponentOperator(
+        component=REGISTER, inputs={**trained, "dataset_uri": dataset_uri}, outlets=[CANDIDATE]
+    )
+    [sample, register] >> CloseRun().as_teardown()

@@ -1,0 +1,171 @@
+"""MLflow being away, refusing, locked, or somebody else's: told apart, and never the end of work that can go on."""
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telecine import settings, tracking
+from telecine.errors import InputError, RetryLater
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every request as a server with authentication answers a wrong password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def test_a_server_that_refuses_the_password_is_a_wrong_input(refusing_server: str, tmp_path: Path) -> None:
+    here = _with_server(tmp_path, refusing_server)
+    with pytest.raises(InputError, match="refused the credentials; check MLFLOW_TRACKING_USERNAME"):
+        tracking.connect(here)
+
+
+def test_a_server_that_is_not_there_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    here = _with_server(tmp_path, f"http://127.0.0.1:{_free_port()}")
+    with pytest.raises(RetryLater, match="does not answer"):
+        tracking.connect(here)
+
+
+def test_a_locked_database_is_worth_another_try(deployment: settings.Settings) -> None:
+    client = tracking.connect(deployment)
+    database = sqlite3.connect(deployment.home / "mlflow" / "mlflow.db")
+    database.execute("begin exclusive")
+    try:
+        with pytest.raises(RetryLater, match="does not answer"), tracking.translated(deployment):
+            client.create_experiment("while-it-is-locked")
+    finally:
+        database.rollback()
+        database.close()
+
+
+def test_two_first_users_of_a_new_tracker_both_get_one(tmp_path: Path) -> None:
+    here = settings.from_environment({"TELECINE_HOME": str(tmp_path / "new")})
+    program = "from telecine import settings, tracking; tracking.connect(settings.from_environment())"
+    users = [subprocess.Popen([sys.executable, "-c", program], env=os.environ | here.environment()) for _ in range(2)]
+    assert [user.wait(timeout=120) for user in users] == [0, 0]
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path, empty_tracker: Path) -> Iterator[Callable[[], Any]]:
+    """Start an MLflow server on one database and one port, as often as it was killed."""
+    database = tmp_path / "served.db"
+    shutil.copy(empty_tracker, database)
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", f"file://{tmp_path}/served"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> tuple["subprocess.Popen[bytes]", str]:
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        output = subprocess.DEVNULL
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        started.append(process)
+        _await_port(port)
+        return process, f"http://127.0.0.1:{port}"
+
+    yield start
+    for process in started:
+        _kill(process)
+
+
+def test_work_goes_on_while_mlflow_is_away_and_ends_with_75_where_it_must_be_told(
+    s3_store: str, toys: Any, mlflow_server: Callable[[], Any]
+) -> None:
+    toys.add(
+        "long.walk",
+        inputs='steps: int = param(4, ge=1, help="Steps.")',
+        outputs='done: int = param(help="Steps done.")',
+        body="""
+go = Path(os.environ["GO"])
+for step in range(inputs.steps):
+    ctx.tracker.metrics({"walk/step": step}, step)
+    ctx.tracker.flush()
+    ctx.progress(step + 1, inputs.steps)
+    (go.parent / f"step-{step}").touch()
+    while not go.exists() and step == 1:
+        time.sleep(0.05)
+return Outputs(done=inputs.steps)
+""",
+    )
+    server, url = mlflow_server()
+    go = toys.root / "go"
+    environment = {
+        "TELECINE_STORE": s3_store,
+        "TELECINE_TRACKING_URI": url,
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "GO": str(go),
+    }
+    process = toys.start("run", "long.walk", "--run", "away", **environment)
+    _await(lambda: (toys.root / "step-1").exists() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    _kill(server)
+    go.touch()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    assert (toys.root / "step-3").exists(), "the steps do not wait for MLflow"
+    assert "does not answer" in err.splitlines()[-1]
+    mlflow_server()
+    again = toys.start("run", "long.walk", "--run", "away", **environment)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+
+
+def _with_server(folder: Path, url: str) -> settings.Settings:
+    return settings.from_environment(
+        {"TELECINE_HOME": str(folder), "TELECINE_STORE": "s3://bucket/store", "TELECINE_TRACKING_URI": url}
+    )
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(port: int) -> None:
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    _await(answers)
+
+
+def _await(holds: Callable[[], bool], timeout_s: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
