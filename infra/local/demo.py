@@ -1,11 +1,14 @@
 """``make demo``: run the flywheel on VIDEOS with CONF, or go on with the unfinished run of the same request."""
 
 import contextlib
+import fcntl
+import gc
 import json
 import os
 import runpy
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +21,8 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from deployment import REPOSITORY, Laptop, end_group, guarded, handle_of, is_alive, laptop, pid_of, prepare, put
+from pages import serve_tracker
+from telecine import engines
 from telecine.errors import InputError, RetryLater
 from telecine.storage import Store
 from telecine.work import runs, status
@@ -33,6 +38,9 @@ def demo(videos: str, conf_text: str) -> int:
     _check(place, conf)
     print(f"home   {place.here.home}\nstore  {place.here.store_uri}", flush=True)
     prepare(place)
+    if place.needs_server:
+        serve_tracker(place)
+        print(f"MLflow {place.mlflow_page}  (make down stops it)", flush=True)
     started = time.monotonic()
     with _request(place.here.home, conf) as request:
         print(f"run    {request['run']}", flush=True)
@@ -51,8 +59,8 @@ def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: 
     """Run the DAG in an Airflow of its own and show each task as it goes; returns whether it ended well."""
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["airflow", "dags", "test", DAG_ID, request["logical_date"], "--conf", json.dumps(conf)]
-    environment = place.environment() | {"TELECINE_RUN": request["run"]}
-    with log.open("a") as output:
+    with _database(place, request["run"]) as database, log.open("a") as output:
+        environment = place.environment() | {"TELECINE_RUN": request["run"]} | database
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         request["airflow"] = handle_of(process.pid)
         _save(place.here.home, request)
@@ -65,6 +73,32 @@ def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: 
             end_group(process.pid, signal.SIG_DFL)
             raise
     return process.wait() == 0
+
+
+@contextlib.contextmanager
+def _database(place: Laptop, run: str) -> Iterator[dict[str, str]]:
+    """Airflow's database for one DAG run, as environment: the home's own, which ``make up`` shows.
+
+    SQLite and Airflow's registration of DAGs serve one process at a time, so while another demo of this home is at
+    work a run gets a copy of its own.
+    """
+    with (place.airflow_home / "database.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            copy = place.airflow_home / f"airflow-{run}.db"
+            try:
+                _copy_database(place.airflow_home / "airflow.db", copy)
+                yield {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{copy}"}
+            finally:
+                copy.unlink(missing_ok=True)
+        else:
+            yield {}
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    with contextlib.closing(sqlite3.connect(source)) as whole, contextlib.closing(sqlite3.connect(target)) as copy:
+        whole.backup(copy)
 
 
 def _trigger_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any]) -> bool:
@@ -148,24 +182,38 @@ def _line(task: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _request(home: Path, conf: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """This request's run: the last one where it asked for the same and did not finish, else a new one."""
-    path = home / "demo.json"
-    last: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"done": True}
-    if last["done"] or last["conf"] != conf or is_alive(last["driver"]):
-        date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{secrets.randbelow(10**6):06d}+00:00"
-        last = {"logical_date": date, "run": runs.slug(DAG_ID, date), "conf": conf}
-    if "airflow" in last and is_alive(last["airflow"]):  # its driver was killed, and it was not
-        end_group(int(last["airflow"]["pid"]), signal.SIGKILL)
-    request = last | {"done": False, "driver": handle_of(os.getpid())}
-    _save(home, request)
+    """The run for this request: an unfinished one that asked for the same and that nobody drives, else a new one.
+
+    Requests lie in a file each, and one is chosen at a time, so that two demos in one home never take the same run.
+    """
+    folder = home / "demos"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "choosing.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        request = _unfinished(folder, conf) or _fresh(conf)
+        if "airflow" in request and is_alive(request["airflow"]):  # its driver was killed, and it was not
+            end_group(int(request["airflow"]["pid"]), signal.SIGKILL)
+        request |= {"done": False, "driver": handle_of(os.getpid())}
+        _save(home, request)
     try:
         yield request
     finally:
         _save(home, request)
 
 
+def _unfinished(folder: Path, conf: dict[str, Any]) -> dict[str, Any] | None:
+    known = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    open_ones = [r for r in known if not r["done"] and r["conf"] == conf and not is_alive(r["driver"])]
+    return max(open_ones, key=lambda request: str(request["logical_date"]), default=None)
+
+
+def _fresh(conf: dict[str, Any]) -> dict[str, Any]:
+    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{secrets.randbelow(10**6):06d}+00:00"
+    return {"logical_date": date, "run": runs.slug(DAG_ID, date), "conf": conf}
+
+
 def _save(home: Path, request: dict[str, Any]) -> None:
-    put(home / "demo.json", json.dumps(request))
+    put(home / "demos" / f"{request['run']}.json", json.dumps(request))
 
 
 def _conf(videos: str, text: str) -> dict[str, Any]:
@@ -184,11 +232,16 @@ def _conf(videos: str, text: str) -> dict[str, Any]:
 
 
 def _check(place: Laptop, conf: dict[str, Any]) -> None:
-    """Refuse what the DAG's Params refuse, before Airflow is started."""
+    """Refuse what the DAG's Params refuse, and containers without their images, before Airflow is started."""
     os.environ.update(place.environment())  # read by Airflow while it is imported
-    from telecine.operators import check_conf
+    from telecine.operators import ComponentOperator, check_conf
 
-    check_conf(runpy.run_path(str(REPOSITORY / "dags" / f"{DAG_ID}.py"))["dag"].params, conf)
+    dag = runpy.run_path(str(REPOSITORY / "dags" / f"{DAG_ID}.py"))["dag"]
+    check_conf(dag.params, conf)
+    if place.here.runner == "container":
+        engine = engines.find()
+        for image_set in sorted({task.component.image for task in dag.tasks if isinstance(task, ComponentOperator)}):
+            engine.require(image_set)
 
 
 def _summarise(place: Laptop, report: dict[str, Any], log: Path, seconds: float) -> None:
@@ -208,6 +261,8 @@ def _summarise(place: Laptop, report: dict[str, Any], log: Path, seconds: float)
     for line in _headlines(summary, tasks):
         print(line)
     print(f"\nreport   {outputs['report_uri'].removeprefix('file://')}")
+    if not place.here.store_is_local:
+        print(f"open     .venv/bin/telecine link {outputs['report_uri']}")
     print(f"explain  .venv/bin/telecine explain {report['run']}")
     print("pages    make up  (Airflow and MLflow, with logins)")
     print(f"took     {seconds:.0f} s")
@@ -233,10 +288,12 @@ def _headlines(summary: dict[str, Any], tasks: dict[str, Any]) -> Iterator[str]:
 
 
 def _exit_code(report: dict[str, Any]) -> int:
-    """78 where an input was refused, else 1."""
-    refused = any(task["exit_code"] == InputError.exit_code for task in report["tasks"])
-    return InputError.exit_code if refused else 1
+    """78 where an input was refused, 75 where a store or server stayed away, else 1."""
+    met = {task["exit_code"] for task in report["tasks"]}
+    return next((code for code in (InputError.exit_code, RetryLater.exit_code) if code in met), 1)
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: demo(os.environ.get("VIDEOS", ""), os.environ.get("CONF") or "{}")))
+    code = guarded(lambda: demo(os.environ.get("VIDEOS", ""), os.environ.get("CONF") or "{}"))
+    gc.freeze()  # Python's last collection would walk all of Airflow and MLflow while a person waits
+    sys.exit(code)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import secrets
@@ -10,34 +11,54 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from telecine import settings, tracking
-from telecine.errors import InputError, TelecineError
+from telecine import buckets, settings, tracking
+from telecine.component import POOLS
+from telecine.errors import TelecineError
 from telecine.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARALLELISM = 2
+PORTS = (("TELECINE_AIRFLOW_PORT", 8080), ("TELECINE_MLFLOW_PORT", 5000))
 STOP_TIMEOUT_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Laptop:
-    """The deployment's places and secrets."""
+    """The deployment's places and secrets.
+
+    Attributes:
+        needs_server: every task reaches MLflow through this deployment's own server rather than in its database.
+    """
 
     here: Settings
     keys: dict[str, str]
     airflow_port: int
     mlflow_port: int
+    needs_server: bool
 
     @property
     def airflow_home(self) -> Path:
         """Airflow's own folder."""
         return self.here.home / "airflow"
+
+    @property
+    def mlflow_page(self) -> str:
+        """Where this deployment's own MLflow server listens, when it runs."""
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def tracker(self) -> Settings:
+        """The settings of whoever makes MLflow's database, or serves it."""
+        if not self.needs_server:
+            return self.here
+        database = f"sqlite:///{self.here.home}/mlflow/mlflow.db"
+        return dataclasses.replace(self.here, tracking_uri=database, runner="process")
 
     def environment(self) -> dict[str, str]:
         """What every process of the deployment gets; Airflow finds its sub-processes by PATH."""
@@ -60,13 +81,18 @@ class Laptop:
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         mine = {"AIRFLOW_HOME": str(self.airflow_home), "PATH": path, "PYTHONUNBUFFERED": "1"}
+        mine |= {"TELECINE_MLFLOW_PAGE": self.mlflow_page}
+        if self.needs_server:
+            mine |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": self.keys["mlflow_password"]}
         mine |= {f"AIRFLOW__{name}": value for name, value in settings_of_airflow.items()}
         return {**os.environ, **self.here.environment(), **mine}
 
 
 def laptop() -> Laptop:
     """The deployment under TELECINE_HOME; its secrets are made once and readable by their owner alone."""
-    here = settings.from_environment()
+    airflow_port, mlflow_port = (settings.port(os.environ, *each) for each in PORTS)
+    own = _with_own_server(os.environ, mlflow_port)
+    here = settings.from_environment({**os.environ, **own})
     here.home.mkdir(parents=True, exist_ok=True)
     path = here.home / "secrets.json"
     if not path.exists():
@@ -75,30 +101,46 @@ def laptop() -> Laptop:
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
         fresh.unlink()
-    return Laptop(here, json.loads(path.read_text()), _port("AIRFLOW", 8080), _port("MLFLOW", 5000))
+    return Laptop(here, json.loads(path.read_text()), airflow_port, mlflow_port, needs_server=bool(own))
 
 
-def _port(name: str, default: int) -> int:
-    text = os.environ.get(f"TELECINE_{name}_PORT") or str(default)
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise InputError(f"TELECINE_{name}_PORT must be a port from 1 to 65535, got {text!r}")
-    return int(text)
+def _with_own_server(environment: Mapping[str, str], port: int) -> dict[str, str]:
+    """Where this deployment's own MLflow server is, if tasks need it; a tracker that a person named is not ours.
+
+    Components in containers cannot open MLflow's database.
+    """
+    named = environment.get("TELECINE_RUNNER") != "container" or environment.get("TELECINE_TRACKING_URI")
+    return {} if named else {"TELECINE_TRACKING_URI": f"http://127.0.0.1:{port}"}
 
 
 def prepare(place: Laptop) -> None:
-    """Migrate both databases, once per version, before any task can race to do it."""
-    tracking.connect(place.here)
-    stamp = place.airflow_home / "migrated"
-    wanted = version("apache-airflow")
+    """Make the store's bucket, and both databases once per version, before any task can race to do it."""
+    if not place.here.store_is_local:
+        buckets.prepare(place.here.store_uri)
+    tracking.connect(place.tracker)
     place.airflow_home.mkdir(parents=True, exist_ok=True)
+    with (place.airflow_home / "preparing.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _prepare_airflow(place)
+
+
+def _prepare_airflow(place: Laptop) -> None:
+    stamp = place.airflow_home / "prepared"
+    wanted = f"apache-airflow {version('apache-airflow')}, pools {', '.join(POOLS)}"
     put(place.airflow_home / "passwords.json", json.dumps({"admin": place.keys["airflow_password"]}))
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print("preparing Airflow's database, once", flush=True)
-    done = subprocess.run(["airflow", "db", "migrate"], env=place.environment(), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise TelecineError(f"airflow db migrate failed:\n{done.stdout}{done.stderr}")
-    stamp.write_text(wanted)
+    slots = {"telecine_light": PARALLELISM, "telecine_heavy": 1}
+    pools = {
+        name: {"slots": slots[name], "description": what, "include_deferred": False} for name, what in POOLS.items()
+    }
+    put(place.airflow_home / "pools.json", json.dumps(pools))
+    for arguments in (["db", "migrate"], ["pools", "import", str(place.airflow_home / "pools.json")]):
+        done = subprocess.run(["airflow", *arguments], env=place.environment(), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise TelecineError(f"airflow {' '.join(arguments[:2])} failed:\n{done.stdout}{done.stderr}")
+    put(stamp, wanted)
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -128,11 +170,17 @@ def is_alive(handle: dict[str, float]) -> bool:
         return False
 
 
-def pid_of(place: Laptop, name: str) -> int | None:
-    """Process number of one of the servers that ``make up`` started, if it runs."""
+def server(place: Laptop, name: str) -> dict[str, float] | None:
+    """One of the servers that ``make up`` started, if it runs: its process, and the ``port`` it serves."""
     path = place.here.home / f"{name}.pid"
-    handle = json.loads(path.read_text()) if path.exists() else None
-    return int(handle["pid"]) if handle is not None and is_alive(handle) else None
+    handle: dict[str, float] | None = json.loads(path.read_text()) if path.exists() else None
+    return handle if handle is not None and is_alive(handle) else None
+
+
+def pid_of(place: Laptop, name: str) -> int | None:
+    """Process number of one of those servers, if it runs."""
+    found = server(place, name)
+    return int(found["pid"]) if found else None
 
 
 def put(path: Path, text: str) -> None:
@@ -163,4 +211,5 @@ def _new_keys() -> dict[str, str]:
         "flask": secrets.token_urlsafe(32),
         "airflow_password": secrets.token_urlsafe(12),
         "mlflow_password": secrets.token_urlsafe(12),
+        "serve_token": secrets.token_urlsafe(24),
     }

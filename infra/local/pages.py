@@ -1,15 +1,15 @@
 """``make up`` and ``make down``: Airflow's and MLflow's pages in the background, on loopback, behind logins."""
 
 import argparse
+import fcntl
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
-from deployment import Laptop, end_group, guarded, handle_of, laptop, pid_of, prepare, put
+from deployment import Laptop, end_group, guarded, handle_of, laptop, pid_of, prepare, put, server
 from telecine.errors import InputError, TelecineError
 
 START_TIMEOUT_S = 180.0
@@ -26,22 +26,21 @@ def up() -> int:
     """Start Airflow's and MLflow's servers in the background and wait until both answer."""
     place = laptop()
     prepare(place)
-    logs = place.here.home / "logs"
-    for name, command, environment in _services(place):
-        if pid_of(place, name) is not None:
-            continue
-        _check_free(name, place.airflow_port if name == "airflow" else place.mlflow_port)
-        logs.mkdir(exist_ok=True)
-        with (logs / f"{name}.log").open("a") as log:
-            process = subprocess.Popen(
-                command, env=environment, cwd=place.here.home, stdout=log, stderr=log, start_new_session=True
-            )
-        put(place.here.home / f"{name}.pid", json.dumps(handle_of(process.pid)))
-    for name, port in (("airflow", place.airflow_port), ("mlflow", place.mlflow_port)):
-        _await_port(place, name, port)
+    for name in ("airflow", "mlflow"):
+        _start(place, name)
+    for name in ("airflow", "mlflow"):
+        _await_port(place, name)
     print(f"Airflow  http://127.0.0.1:{place.airflow_port}  admin  {place.keys['airflow_password']}")
-    print(f"MLflow   http://127.0.0.1:{place.mlflow_port}  admin  {place.keys['mlflow_password']}")
+    print(f"MLflow   {place.mlflow_page}  admin  {place.keys['mlflow_password']}")
     return 0
+
+
+def serve_tracker(place: Laptop) -> None:
+    """Start MLflow's server alone, unless it runs, and wait until it answers; ``make down`` stops it."""
+    with (place.here.home / "mlflow" / "starting.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _start(place, "mlflow")
+    _await_port(place, "mlflow")
 
 
 def down() -> int:
@@ -56,9 +55,31 @@ def down() -> int:
     return 0
 
 
-def _services(place: Laptop) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    environment = place.environment()
-    yield "airflow", ["airflow", "standalone"], environment
+def _start(place: Laptop, name: str) -> None:
+    """Start one of the servers in the background, unless it runs."""
+    port, running = _port(place, name), server(place, name)
+    if running is not None:
+        if running.get("port", port) != port:
+            raise InputError(f"{name} of this home runs on port {running['port']}, not on {port}; make down first")
+        return
+    check_free(name, port)
+    command, environment = (["airflow", "standalone"], {}) if name == "airflow" else _mlflow(place)
+    logs = place.here.home / "logs"
+    logs.mkdir(exist_ok=True)
+    with (logs / f"{name}.log").open("a") as log:
+        process = subprocess.Popen(
+            command,
+            env=place.environment() | environment,
+            cwd=place.here.home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    put(place.here.home / f"{name}.pid", json.dumps(handle_of(process.pid) | {"port": port}))
+
+
+def _mlflow(place: Laptop) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of MLflow's server; the password stands in a file of its owner's alone."""
     folder = place.here.home / "mlflow"
     ini = folder / "basic_auth.ini"
     lines = [
@@ -71,25 +92,28 @@ def _services(place: Laptop) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     ]
     put(ini, "\n".join(lines) + "\n")
     command = ["mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(place.mlflow_port)]
-    command += ["--workers", "1", "--backend-store-uri", place.here.tracking_uri]
+    command += ["--workers", "1", "--backend-store-uri", place.tracker.tracking_uri]
     command += ["--artifacts-destination", f"file://{folder}/artifacts"]
     keys = {"MLFLOW_AUTH_CONFIG_PATH": str(ini), "MLFLOW_FLASK_SERVER_SECRET_KEY": place.keys["flask"]}
-    keys["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    yield "mlflow", command, environment | keys
+    return command, keys | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def _check_free(name: str, port: int) -> None:
+def _port(place: Laptop, name: str) -> int:
+    return place.airflow_port if name == "airflow" else place.mlflow_port
+
+
+def check_free(name: str, port: int) -> None:
     """Refuse a port that somebody else serves: the page behind it would not be ours."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise InputError(f"port {port} is in use; set TELECINE_{name.upper()}_PORT to a free one")
 
 
-def _await_port(place: Laptop, name: str, port: int) -> None:
+def _await_port(place: Laptop, name: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex(("127.0.0.1", _port(place, name))) == 0:
                 return
         if pid_of(place, name) is None:
             break

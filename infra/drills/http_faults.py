@@ -1,0 +1,249 @@
+"""The pipeline through a proxy that breaks requests, and the store that is gone for a while."""
+
+import random
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import evidence
+import pipelines
+from deployments import CODE_RETRY, Deployment, ended, make_site
+from fault_proxy import FaultProxy, Plan
+from places import BUCKET, ObjectServer, s3_environment, variables
+from record import Count, Trial
+from telecine.storage import Store
+
+HOURS = 5
+PLANS = {
+    "500": Plan({"500": 0.25}),
+    "503 slow down": Plan({"503": 0.25}),
+    "cut replies": Plan({"cut_reply": 0.12}),
+    "cut requests": Plan({"cut_request": 0.2}),
+    "replies lost": Plan({"reply_lost": 0.12}),
+    "doubled puts": Plan({"doubled_now": 0.3}),
+    "late doubled puts": Plan({"doubled_late": 0.3}),
+    "stale listings": Plan({"stale": 0.7}),
+    "slow replies": Plan({"slow": 0.1}),
+    "clock ahead": Plan({"503": 0.05}, skew=timedelta(hours=HOURS)),
+    "clock behind": Plan({"503": 0.05}, skew=-timedelta(hours=HOURS)),
+    "everything": Plan(
+        dict.fromkeys(("500", "503", "cut_reply", "cut_request", "reply_lost", "doubled_now", "stale", "slow"), 0.04)
+    ),
+}
+SHORT = ("everything",)
+
+
+def s3_faults(trial: Trial) -> Count:
+    """Run the pipeline under each fault; its digests have to be those of an undisturbed run."""
+    site, server = make_site(trial.folder / "site"), ObjectServer(trial.folder / "objects")
+    run = pipelines.run_toy if trial.size == "short" else pipelines.run_pipeline
+    names = SHORT if trial.size == "short" else tuple(PLANS)
+    proxy = FaultProxy(server.port, trial.seed)
+    lost: list[str] = []
+    doubled: list[str] = []
+    torn: list[str] = []
+    injected = recovered = retries = 0
+
+    def place(name: str) -> Deployment:
+        uri = f"s3://{BUCKET}/{name.replace(' ', '-')}"
+        environment = s3_environment(proxy.server_port) | {"TELECINE_STORE_RETRY_S": "3"}
+        made = Deployment(trial.folder / name, site, store_uri=uri, environment=environment)
+        made.prepare_tracker()
+        return made
+
+    try:
+        reference = place("undisturbed")
+        expected = _digests(reference, server, run(reference, trial.seed)[0])
+        for index, name in enumerate(names):
+            proxy.plan, before = PLANS[name], proxy.injected.total()
+            here = place(name)
+            try:
+                steps, tried = run(here, trial.seed)
+            except pipelines.Broke as broke:
+                steps, tried = {}, 0
+                lost.append(f"lost: {name}: {broke}")
+            proxy.plan = Plan()
+            done = proxy.injected.total() - before
+            injected, retries = injected + done, retries + tried
+            if steps:
+                found = _judge(here, server, steps, expected)
+                for kind, problems in (("lost", lost), ("doubled", doubled), ("torn", torn)):
+                    problems += [f"{kind}: {name}: {problem}" for problem in found[kind]]
+                recovered += 0 if any(found.values()) else done
+            trial.progress(index + 1, len(names))
+    finally:
+        proxy.close()
+        server.kill()
+    kinds = ", ".join(f"{count} {name}" for name, count in sorted(proxy.injected.items()))
+    return Count(
+        what=f"the pipeline through a fault proxy, {len(names)} mixtures of faults, {retries} calls repeated: {kinds}",
+        injected=injected,
+        lost=len(lost),
+        doubled=len(doubled),
+        torn=len(torn),
+        recovered=recovered,
+        findings=(*lost, *doubled, *torn),
+    )
+
+
+def _digests(place: Deployment, server: ObjectServer, steps: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    with variables(s3_environment(server.port)):
+        store = Store(place.store_uri)
+        return {name: evidence.digests_of(store, document) for name, document in steps.items()}
+
+
+def _judge(
+    place: Deployment, server: ObjectServer, steps: dict[str, dict[str, Any]], expected: dict[str, dict[str, str]]
+) -> dict[str, list[str]]:
+    """What a run left behind, read past the proxy."""
+    found = _digests(place, server, steps)
+    lost = [f"{name} has other digests" for name in expected if found[name] != expected[name]]
+    doubled = []
+    with variables(s3_environment(server.port)):
+        store = Store(place.store_uri)
+        torn = evidence.torn_commits(store)
+        for name in steps:
+            works = [key for key in store.folders(f"work/{name}") if key != "items"]
+            if works != [steps[name]["key"]]:
+                doubled.append(f"{name} has the addresses {works}")
+    for name, document in steps.items():
+        children = place.children(document["key"])
+        if len(children) != 1:
+            doubled.append(f"{name} has the MLflow children {children}")
+        doubled += [f"{name}: {metric} twice at step {step}" for metric, step in place.doubled_steps(children[0])]
+        seen = place.steps(children[0], "train/loss")
+        if name.endswith("train") and sorted(set(seen)) != list(range(1, 7)):
+            lost.append(f"{name} has the steps {seen}")
+    return {"lost": lost, "doubled": doubled, "torn": torn}
+
+
+OUTAGE_S = {"short": 4.0, "full": 60.0}
+RETRY_S = {"short": "1", "full": "30"}
+
+
+def store_outage(trial: Trial) -> Count:
+    """Take the store away in mid run: the call ends with 75, and after it is back the same call goes on."""
+    site, server = make_site(trial.folder / "site"), ObjectServer(trial.folder / "objects")
+    proxy = FaultProxy(server.port, trial.seed)
+    environment = s3_environment(proxy.server_port) | {"TELECINE_STORE_RETRY_S": RETRY_S[trial.size]}
+    place = Deployment(trial.folder / "home", site, store_uri=f"s3://{BUCKET}/outage", environment=environment)
+    place.prepare_tracker()
+    trace = trial.folder / "trace"
+    inputs = {"num_steps": 24, "num_items": 3, "checkpoint_every_steps": 2, "seed": trial.seed}
+    at = random.Random(trial.seed).randint(5, 9)  # noqa: S311 - a moment, no secret
+    problems: list[str] = []
+    try:
+        process = place.start_run("toy.train", inputs, TOY_TRACE=str(trace), TOY_STEP_S="0.2")
+        await_line(trace, f"step {at}")
+        port = proxy.server_port
+        proxy.close()
+        time.sleep(OUTAGE_S[trial.size])
+        proxy = FaultProxy(server.port, trial.seed, port=port)
+        problems += _expect(ended(process), CODE_RETRY, "the call that was running")
+        trial.progress(1, 2)
+        problems += _expect(place.run("toy.train", inputs, TOY_TRACE=str(trace)), 0, "the call after it is back")
+        trial.progress(2, 2)
+    finally:
+        proxy.close()
+        server.kill()
+    lines = trace.read_text().split("\n")
+    doubled = [f"item {index} was made twice" for index in range(3) if lines.count(f"item {index}") != 1]
+    kept = [step for step in range(1, at - 1) if lines.count(f"step {step}") != 1]
+    doubled += [f"steps {kept} were done again though a checkpoint held them"] if kept else []
+    return Count(
+        what=f"the store refuses connections for {OUTAGE_S[trial.size]:.0f} s in mid run: exit 75, then it goes on",
+        injected=1,
+        lost=len(problems),
+        doubled=len(doubled),
+        recovered=int(not problems and not doubled),
+        findings=(*problems, *doubled),
+    )
+
+
+def _expect(done: Any, code: int, what: str) -> list[str]:
+    return [] if done.code == code else [f"{what}: exit {done.code}, expected {code}: {done.last_line}"]
+
+
+def await_line(path: Path, line: str, timeout_s: float = 120.0) -> None:
+    """Wait until a file has a line."""
+    deadline = time.monotonic() + timeout_s
+    while not (path.exists() and line in path.read_text().split("\n")):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:.0f} s for {line!r}")
+        time.sleep(0.02)
+
+
+def zombie_attempt(trial: Trial) -> Count:
+    """Stop an attempt in mid training, let a successor commit, wake it up: it yields, and nothing has changed."""
+    site, server = make_site(trial.folder / "site"), ObjectServer(trial.folder / "objects")
+    uris = {"file": "", "s3": f"s3://{BUCKET}/zombie"}
+    draw = random.Random(trial.seed)  # noqa: S311 - moments, no secrets
+    turns = [(kind, draw.choice([3, 5, 7, 9])) for kind in uris for _ in range({"short": 1, "full": 5}[trial.size])]
+    turns = turns if trial.size == "full" else [("file", 3)]  # a step takes a second
+    lost: list[str] = []
+    doubled: list[str] = []
+    bad = 0
+    try:
+        for index, (kind, at) in enumerate(turns):
+            place = Deployment(
+                trial.folder / f"{kind}-{index}", site, store_uri=uris[kind], environment=s3_environment(server.port)
+            )
+            place.prepare_tracker()
+            problems = _wake(place, trial.folder / f"trace-{index}", trial.seed + index, at)
+            lost += [f"lost: {kind} at step {at}: {problem}" for problem in problems["lost"]]
+            doubled += [f"doubled: {kind} at step {at}: {problem}" for problem in problems["doubled"]]
+            bad += any(problems.values())
+            trial.progress(index + 1, len(turns))
+    finally:
+        server.kill()
+    return Count(
+        what=f"{len(turns)} attempts stopped in mid training that wake up after a successor has committed",
+        injected=len(turns),
+        lost=len(lost),
+        doubled=len(doubled),
+        recovered=len(turns) - bad,
+        findings=(*lost, *doubled),
+    )
+
+
+PAUSE_S = 0.4
+"""From a step's end into the next one: a process that is stopped in a write to SQLite locks everybody out."""
+
+
+def _wake(place: Deployment, trace: Path, seed: int, at: int) -> dict[str, list[str]]:
+    inputs = {"num_steps": 12, "num_items": 2, "seed": seed}
+    zombie = place.start_run("toy.train", inputs, "--run", "zombie", TOY_TRACE=str(trace), TOY_STEP_S="1")
+    await_line(trace, f"step {at}")
+    time.sleep(PAUSE_S)
+    zombie.send_signal(signal.SIGSTOP)
+    successor = place.run("toy.train", inputs, "--run", "zombie")
+    if successor.code != 0:
+        zombie.kill()
+        return {"lost": [f"the successor ended with {successor.code}: {successor.last_line}"], "doubled": []}
+    before = _state(place, successor.document)
+    zombie.send_signal(signal.SIGCONT)
+    woken = ended(zombie)
+    after = _state(place, successor.document)
+    lost = [f"{name} changed from {before[name]} to {after[name]}" for name in before if before[name] != after[name]]
+    if woken.code != 0 or woken.document["decision"] != "lost":
+        lost.append(f"the zombie ended with {woken.code}: {woken.last_line}")
+    doubled = [f"{metric} twice at step {step}" for metric, step in place.doubled_steps(after["children"][0])]
+    return {"lost": lost + after["torn"], "doubled": doubled}
+
+
+def _state(place: Deployment, document: dict[str, Any]) -> dict[str, Any]:
+    """Everything that a zombie may not change."""
+    prefix = f"work/{document['component']}/{document['key']}"
+    children = place.children(document["key"])
+    with variables(place.environment):
+        store = Store(place.store_uri)
+        steps = [path.split("/")[-2] for path in evidence.commits_in(store) if f"{prefix}/checkpoints/" in path]
+        return {
+            "commit": store.read(f"{prefix}/commit.json"),
+            "checkpoints": steps,
+            "torn": evidence.torn_commits(store),
+            "children": children,
+            "metrics": place.steps(children[0], "train/loss"),
+        }

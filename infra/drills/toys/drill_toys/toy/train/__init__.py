@@ -1,0 +1,1 @@
+"""A training that a drill can hold at any step."""
