@@ -1,7 +1,12 @@
 """One transformer block: full self-attention over all tokens and a gated feed-forward, modulated by flow time.
 
-Axes: B batch, S tokens (text and video), D width, N heads.
+Axes: B batch, S tokens of the main stream (text and video), M tokens of the context (conditions), K of them that take
+part in a block, T flow times (one for all tokens, or one for each), D width, N heads, P half of a head's channels.
 """
+
+import dataclasses
+import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +14,44 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from telecine_models.video_dit.rope import rotate
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+    """Tokens of the conditions on their way through the blocks.
+
+    Attributes:
+        tokens: [B, M, D].
+        angles: [M, P] rotary angles, or [B, 1, M, P] where samples differ.
+        real: [B, M] which of them a sample has; None where all have all.
+        time: [B, 6, 1, D] modulation of clean tokens, whatever the flow time of the video is.
+    """
+
+    tokens: Float[Tensor, "B M D"]
+    angles: Float[Tensor, "*#batch M P"]
+    real: Bool[Tensor, "B M"] | None
+    time: Float[Tensor, "B 6 1 D"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heard:
+    """What a block's context says to the video: keys and values of the tokens that take part, and which are real."""
+
+    keys: Float[Tensor, "B N K head_dim"]
+    values: Float[Tensor, "B N K head_dim"]
+    real: Bool[Tensor, "B K"] | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stream:
+    """Tokens that a block works on: what they ask and say, and what their flow time does to them."""
+
+    tokens: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    real: Tensor | None
+    modulation: tuple[Tensor, ...]
 
 
 class Attention(nn.Module):
@@ -23,11 +66,21 @@ class Attention(nn.Module):
         self.norm_k = nn.RMSNorm(head_dim, eps=1e-6)
         self.to_out = nn.Linear(width, width, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "B S D"], angles: Float[Tensor, "S half_dim"], key_mask: Bool[Tensor, "B 1 1 S"] | None
-    ) -> Float[Tensor, "B S D"]:
+    def project(
+        self, x: Float[Tensor, "B S D"], angles: Float[Tensor, "*#batch S P"]
+    ) -> tuple[Float[Tensor, "B N S head_dim"], Float[Tensor, "B N S head_dim"], Float[Tensor, "B N S head_dim"]]:
+        """Queries, keys and values."""
         q, k, v = self.to_qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(self.norm_q(q), angles), rotate(self.norm_k(k), angles)
+        return rotate(self.norm_q(q), angles), rotate(self.norm_k(k), angles), v
+
+    def mix(
+        self,
+        q: Float[Tensor, "B N Q head_dim"],
+        k: Float[Tensor, "B N K head_dim"],
+        v: Float[Tensor, "B N K head_dim"],
+        key_mask: Bool[Tensor, "B 1 1 K"] | None,
+    ) -> Float[Tensor, "B Q D"]:
+        """What the queries' tokens hear from the keys' tokens."""
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
         out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
         return out
@@ -52,25 +105,131 @@ class Block(nn.Module):
 
     The projection of flow time is shared by all blocks and each adds a table of its own (arXiv 2310.00426). Both start
     at zero, so a fresh block is the identity.
+
+    Conditions run through the same weights beside the main stream, as clean tokens (FullDiT, arXiv 2503.19907).
+    Jointly, all tokens look at all. Decoupled (FullDiT2, arXiv 2506.04213), the context looks at itself alone and the
+    main stream at both, so that what is :class:`Heard` can be kept for all steps of a sampler.
+
+    Args:
+        mixture: takes the place of the dense feed-forward: ``(tokens, real) -> (tokens, routing)``.
+        keep_ratio: share of the context's tokens that take part; a learned score says which.
     """
 
-    def __init__(self, num_heads: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        *,
+        mixture: nn.Module | None = None,
+        decoupled: bool = False,
+        keep_ratio: float = 1.0,
+    ) -> None:
         super().__init__()
         width = num_heads * head_dim
+        self.decoupled, self.keep_ratio, self.is_mixture = decoupled, keep_ratio, mixture is not None
         self.norm_attention = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = Attention(num_heads, head_dim)
         self.norm_feed_forward = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.feed_forward = FeedForward(width)
+        self.feed_forward = FeedForward(width) if mixture is None else mixture
         self.modulation = nn.Parameter(torch.zeros(6, width))
+        self.score = nn.Linear(width, 1) if keep_ratio < 1 else None
 
     def forward(
         self,
         x: Float[Tensor, "B S D"],
-        time: Float[Tensor, "B 6 D"],
-        angles: Float[Tensor, "S half_dim"],
-        key_mask: Bool[Tensor, "B 1 1 S"] | None,
-    ) -> Float[Tensor, "B S D"]:
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (time + self.modulation).unsqueeze(2).unbind(1)
-        x = x + gate_a * self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles, key_mask)
-        x = x + gate_f * self.feed_forward(self.norm_feed_forward(x) * (1 + scale_f) + shift_f)
-        return x
+        time: Float[Tensor, "B 6 T D"],
+        angles: Float[Tensor, "S P"],
+        real: Bool[Tensor, "B S"] | None,
+        context: Context | Heard | None = None,
+    ) -> tuple[Float[Tensor, "B S D"], Context | Heard | None, list[Any]]:
+        """The main stream one block further, and the context, if it is not :class:`Heard` already.
+
+        Args:
+            real: which tokens of the main stream may be looked at; None for all.
+
+        Returns:
+            the main stream, the context, and the routings of the feed-forwards that are mixtures.
+        """
+        main = self._stream(x, time, angles, real)
+        if context is None or isinstance(context, Heard):
+            x, routing = self._finish(main, [main] if context is None else [main, context])
+            return x, context, routing
+        kept, chosen = self._keep(context)
+        beside = self._stream(kept.tokens, kept.time, kept.angles, kept.real, chosen)
+        x, routing = self._finish(main, [main, beside])
+        tokens, more = self._finish(beside, [beside] if self.decoupled else [main, beside])
+        return x, _put_back(context, tokens, chosen), routing + more
+
+    def listen(self, context: Context) -> tuple[Context, Heard]:
+        """The context one block further without a video, and what a video hears of it in this block."""
+        kept, chosen = self._keep(context)
+        beside = self._stream(kept.tokens, kept.time, kept.angles, kept.real, chosen)
+        tokens, _ = self._finish(beside, [beside])
+        return _put_back(context, tokens, chosen), Heard(beside.k, beside.v, beside.real)
+
+    def _stream(
+        self, tokens: Tensor, time: Tensor, angles: Tensor, real: Tensor | None, chosen: "_Chosen | None" = None
+    ) -> _Stream:
+        modulation = (time + self.modulation[:, None]).unbind(1)
+        shift, scale = modulation[:2]
+        q, k, v = self.attention.project(self.norm_attention(tokens) * (1 + scale) + shift, angles)
+        if chosen is not None:
+            v = v * chosen.weight[:, None, :, None]
+        return _Stream(tokens, q, k, v, real, modulation)
+
+    def _finish(self, stream: _Stream, heard: list["_Stream | Heard"]) -> tuple[Tensor, list[Any]]:
+        """A stream after it has listened and thought."""
+        _, _, gate_a, shift_f, scale_f, gate_f = stream.modulation
+        keys, values = (torch.cat(parts, dim=2) for parts in zip(*map(_said, heard), strict=True))
+        x = stream.tokens + gate_a * self.attention.mix(stream.q, keys, values, _key_mask(heard))
+        inner = self.norm_feed_forward(x) * (1 + scale_f) + shift_f
+        if not self.is_mixture:
+            return x + gate_f * self.feed_forward(inner), []
+        y, routing = self.feed_forward(inner, stream.real)
+        return x + gate_f * y, [routing]
+
+    def _keep(self, context: Context) -> tuple[Context, "_Chosen | None"]:
+        """The tokens that take part in this block, best first."""
+        if self.score is None:
+            return context, None
+        scores = self.score(self.norm_attention(context.tokens))[..., 0]
+        if context.real is not None:
+            scores = scores.masked_fill(~context.real, -torch.inf)
+        top, index = scores.topk(math.ceil(self.keep_ratio * scores.shape[1]), dim=1)
+        tokens = context.tokens.gather(1, index[..., None].expand(-1, -1, context.tokens.shape[2]))
+        real = None if context.real is None else context.real.gather(1, index)
+        # The choice has no gradient; what is chosen is weighed by one, through which the score learns.
+        likely = top.sigmoid()
+        chosen = _Chosen(index, 1 + (likely - likely.detach()))
+        return dataclasses.replace(context, tokens=tokens, angles=context.angles[index][:, None], real=real), chosen
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Chosen:
+    index: Tensor
+    weight: Tensor
+
+
+def _said(speaker: _Stream | Heard) -> tuple[Tensor, Tensor]:
+    return (speaker.keys, speaker.values) if isinstance(speaker, Heard) else (speaker.k, speaker.v)
+
+
+def _key_mask(heard: list[_Stream | Heard]) -> Bool[Tensor, "B 1 1 K"] | None:
+    """Which keys are real; a sample that has none at all looks at all of them, since a softmax needs one."""
+    if all(speaker.real is None for speaker in heard):
+        return None
+    keys = [_said(speaker)[0] for speaker in heard]
+    parts = [
+        k.new_ones((k.shape[0], k.shape[2]), dtype=torch.bool) if speaker.real is None else speaker.real
+        for k, speaker in zip(keys, heard, strict=True)
+    ]
+    real = torch.cat(parts, dim=1)
+    return (real | ~real.any(1, keepdim=True))[:, None, None]
+
+
+def _put_back(context: Context, tokens: Tensor, chosen: _Chosen | None) -> Context:
+    """The context with the tokens that took part in their new state."""
+    if chosen is None:
+        return dataclasses.replace(context, tokens=tokens)
+    index = chosen.index[..., None].expand_as(tokens)
+    return dataclasses.replace(context, tokens=context.tokens.scatter(1, index, tokens.to(context.tokens.dtype)))

@@ -1,10 +1,14 @@
 """The video DiT: a velocity field over videos, conditioned on text whose tokens join the video's sequence.
 
 All conditions are tokens of one sequence under full self-attention (FullDiT, arXiv 2503.19907); there are no adapters.
-Axes: B batch, C channels, F frames, H height, W width, L text tokens, S tokens (text then video), D width.
+Axes: B batch, C channels, F frames, H height, W width, L text tokens, S tokens (text then video), M context tokens,
+D width.
 """
 
+import dataclasses
+import functools
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,14 +18,26 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from telecine_models.video_dit.block import Block
+from telecine_models.video_dit.block import Block, Context, Heard
+from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions
 from telecine_models.video_dit.config import VideoDiTConfig
-from telecine_models.video_dit.patches import grid_of, patchify, unpatchify
-from telecine_models.video_dit.rope import grid_angles
+from telecine_models.video_dit.patches import Triple, grid_of, patchify, unpatchify
+from telecine_models.video_dit.rope import angles_of, grid_angles
 
 _TIME_CHANNELS = 256
-# Sinusoids were made for diffusion step numbers; flow time in 0..1 is stretched to their range.
+# Sinusoids were made for diffusion step numbers; flow time and metrics in 0..1 are stretched to their range.
 _TIME_SCALE = 1000.0
+
+Steer = Callable[[Float[Tensor, "B F P D"], int], Float[Tensor, "B F P D"]]
+"""What is added to the video's tokens [B, frames, tokens of a frame, D] after a block, counted from 0."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeardContext:
+    """What conditions say in each block, computed once for all steps of a sampler; see :meth:`VideoDiT.listen`."""
+
+    blocks: tuple[Heard | None, ...]
+    video: Triple
 
 
 class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -29,6 +45,8 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     The output layers start at zero, and so does every block's gate: a fresh model predicts zero velocity.
     """
+
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -40,6 +58,13 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_heads: int = 2,
         head_dim: int = 32,
         text_dim: int = 64,
+        conditions: tuple[str, ...] | list[str] = (),
+        metrics: tuple[str, ...] | list[str] = (),
+        num_experts: int = 0,
+        routing: str = "diffmoe",
+        decoupled_context: bool = False,
+        context_keep_ratio: float = 1.0,
+        context_blocks: tuple[int, ...] | list[int] = (),
     ) -> None:
         super().__init__()
         frames, rows, columns = patch_size
@@ -50,20 +75,30 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             num_heads=num_heads,
             head_dim=head_dim,
             text_dim=text_dim,
+            conditions=tuple(conditions),
+            metrics=tuple(metrics),
+            num_experts=num_experts,
+            routing=routing,
+            decoupled_context=decoupled_context,
+            context_keep_ratio=context_keep_ratio,
+            context_blocks=tuple(context_blocks),
         )
         self.size = size
+        self.gradient_checkpointing = False
         patch_channels = in_channels * frames * rows * columns
         self.patch_in = nn.Linear(patch_channels, size.width)
         self.text_in = nn.Linear(text_dim, size.width)
         self.time_in = TimestepEmbedding(_TIME_CHANNELS, size.width)
         self.time_modulation = nn.Linear(size.width, 6 * size.width)
-        self.blocks = nn.ModuleList(Block(num_heads, head_dim) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(_block(size, index) for index in range(num_layers))
         self.norm_out = nn.LayerNorm(size.width, eps=1e-6, elementwise_affine=False)
         self.modulation_out = nn.Parameter(torch.zeros(2, size.width))
         self.patch_out = nn.Linear(size.width, patch_channels)
         # The velocity holds all the noise of a patch, which can be more numbers than the model is wide. This way around
         # the blocks, scaled by flow time, carries it: the skip of EDM (arXiv 2206.00364), learned.
         self.skip = nn.Linear(size.width, 1)
+        self.conditions_in = ConditionEmbedder(size) if size.conditions else None
+        self.metrics_in = nn.ModuleDict({name: TimestepEmbedding(_TIME_CHANNELS, size.width) for name in size.metrics})
         self._initialise()
 
     @classmethod
@@ -86,46 +121,138 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
                     nn.init.zeros_(module.bias)
         for layer in (self.time_modulation, self.patch_out, self.skip):
             nn.init.zeros_(layer.weight)
+        for embedding in self.metrics_in.values():
+            assert isinstance(embedding, TimestepEmbedding)
+            nn.init.zeros_(embedding.linear_2.weight)
 
     def forward(
         self,
         hidden_states: Float[Tensor, "B C F H W"],
-        timestep: Float[Tensor, " B"],
+        timestep: Float[Tensor, " B"] | Float[Tensor, "B F"],
         encoder_hidden_states: Float[Tensor, "B L text_dim"],
         encoder_attention_mask: Bool[Tensor, "B L"] | None = None,
-    ) -> Float[Tensor, "B C F H W"]:
+        *,
+        conditions: Conditions | HeardContext | None = None,
+        metrics: Mapping[str, Float[Tensor, " B"]] | None = None,
+        steer: Steer | None = None,
+        return_routings: bool = False,
+    ) -> Float[Tensor, "B C F H W"] | tuple[Float[Tensor, "B C F H W"], list[Any]]:
         """Velocity of ``hidden_states`` at flow time ``timestep`` (0 data, 1 noise).
 
         Args:
+            timestep: one flow time for each sample, or [B, F] one for each frame, as a video has that goes on from
+                clean frames.
             encoder_attention_mask: which text tokens are real; the others change nothing. None means all of them.
+            conditions: what else the video is to follow, or what :meth:`listen` made of it.
+            metrics: scores in [0, 1] of each sample; those that are left out are not told.
+            steer: what the actions of a player add, :meth:`telecine_models.video_dit.action.ActionControl.steering`.
+            return_routings: also return what each mixture of experts did, for its loss and its thresholds.
 
         Raises:
-            ValueError: a shape that does not fit the configuration or the other arguments.
+            ValueError: a shape, condition or metric that does not fit the configuration or the other arguments.
         """
         self._check(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask)
         patch_size = self.size.patch_size
         grid = grid_of(hidden_states, patch_size)
         video, text = self.patch_in(patchify(hidden_states, patch_size)), self.text_in(encoder_hidden_states)
+        num_text = text.shape[1]
         angles = grid_angles(grid, self.size.head_dim, hidden_states.device)
         # Text has its order from its encoder and no place in the video: its tokens are not rotated.
-        angles = torch.cat((angles.new_zeros(text.shape[1], angles.shape[1]), angles))
-        time = self._embed_time(timestep, video.dtype)
+        angles = torch.cat((angles.new_zeros(num_text, angles.shape[1]), angles))
+        time = self._embed_time(_token_times(timestep, grid, patch_size[0]), video.dtype, metrics or {})
         active_time = nn.functional.silu(time)
-        modulation = self.time_modulation(active_time).unflatten(1, (6, -1))
-        key_mask = _key_mask(encoder_attention_mask, video.shape[1])
-        x = torch.cat((text, video), dim=1)
-        for block in self.blocks:
-            x = block(x, modulation, angles, key_mask)
-        shift, scale = (time[:, None] + self.modulation_out).unsqueeze(2).unbind(1)
-        patches = self.patch_out(self.norm_out(x[:, text.shape[1] :]) * (1 + scale) + shift)
-        skip: Tensor = self.skip(active_time)[:, :, None, None, None] * hidden_states
-        return unpatchify(patches, grid, patch_size) + skip
+        modulation = self.time_modulation(active_time).unflatten(2, (6, -1)).transpose(1, 2)
+        real = None if encoder_attention_mask is None else _pad_real(encoder_attention_mask, video.shape[1])
+        x, routings = self._blocks(
+            torch.cat((text, video), dim=1),
+            _each_token(modulation, num_text, grid),
+            angles,
+            real,
+            self._context(conditions, hidden_states),
+            None if steer is None else functools.partial(_steered, steer, num_text, grid),
+        )
+        shift, scale = (_each_token(time[:, None], 0, grid) + self.modulation_out[:, None]).unbind(1)
+        patches = self.patch_out(self.norm_out(x[:, num_text:]) * (1 + scale) + shift)
+        velocity = unpatchify(patches, grid, patch_size) + self._skip(active_time, patch_size[0]) * hidden_states
+        return (velocity, routings) if return_routings else velocity
+
+    def listen(self, conditions: Conditions, hidden_states: Float[Tensor, "B C F H W"]) -> HeardContext:
+        """What conditions say to videos shaped like ``hidden_states``, whatever their noise, time and text.
+
+        Raises:
+            ValueError: the model's context is not decoupled, so that it depends on the noise.
+        """
+        if not self.size.decoupled_context:
+            raise ValueError("VideoDiT.listen: the model's decoupled_context must be True, got False")
+        context = self._context(conditions, hidden_states)
+        blocks: list[Heard | None] = []
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            heard = None
+            if isinstance(context, Context) and self.size.has_context(index):
+                context, heard = block.listen(context)
+            blocks.append(heard)
+        return HeardContext(tuple(blocks), _size(hidden_states))
+
+    def _blocks(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        angles: Tensor,
+        real: Tensor | None,
+        heard: Context | HeardContext | None,
+        steered: Callable[[Tensor, int], Tensor] | None,
+    ) -> tuple[Tensor, list[Any]]:
+        routings: list[Any] = []
+        for index, block in enumerate(self.blocks):
+            told = heard.blocks[index] if isinstance(heard, HeardContext) else heard
+            takes_part = told if self.size.has_context(index) else None
+            x, after, routing = self._run(block, x, modulation, angles, real, takes_part)
+            x = x if steered is None else steered(x, index)
+            if isinstance(after, Context):
+                heard = after
+            routings += routing
+        return x, routings
+
+    def _skip(self, active_time: Tensor, patch_frames: int) -> Tensor:
+        """How much of the noisy video is in its velocity, the same for all frames or for each."""
+        ratio: Tensor = self.skip(active_time)[..., None, None]
+        return ratio if ratio.shape[1] == 1 else ratio[:, 1:].repeat_interleave(patch_frames, dim=1).transpose(1, 2)
+
+    def _run(self, block: nn.Module, *arguments: Any) -> tuple[Tensor, Any, list[Any]]:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            again: tuple[Tensor, Any, list[Any]] = self._gradient_checkpointing_func(block, *arguments)
+            return again
+        once: tuple[Tensor, Any, list[Any]] = block(*arguments)
+        return once
+
+    def _context(
+        self, conditions: Conditions | HeardContext | None, video: Float[Tensor, "B C F H W"]
+    ) -> Context | HeardContext | None:
+        """Condition tokens with their positions, modulated as clean data is: at flow time zero."""
+        if isinstance(conditions, HeardContext):
+            if conditions.video != _size(video):
+                raise ValueError(f"VideoDiT: conditions were heard for {conditions.video}, got {_size(video)}")
+            return conditions
+        if conditions is None or not any(conditions.given()):
+            return None
+        if self.conditions_in is None:
+            raise ValueError(f"VideoDiT: this model knows no conditions, got {list(dict(conditions.given()))}")
+        tokens, positions, real = self.conditions_in(conditions, _size(video), len(video))
+        clean = self._embed_time(video.new_zeros((len(video), 1), dtype=torch.float32), tokens.dtype, {})
+        time = self.time_modulation(nn.functional.silu(clean)).unflatten(2, (6, -1)).transpose(1, 2)
+        return Context(tokens, angles_of(positions, self.size.head_dim), real, time)
 
     def _check(self, video: Tensor, timestep: Tensor, text: Tensor, text_mask: Tensor | None) -> None:
         channels, text_dim, batch = self.size.in_channels, self.size.text_dim, len(video)
         rules = [
             ("hidden_states", video, video.ndim == 5 and video.shape[1] == channels, f"[B, {channels}, F, H, W]"),
-            ("timestep", timestep, timestep.shape == (batch,), f"[{batch}]"),
+            (
+                "timestep",
+                timestep,
+                timestep.shape in ((batch,), (batch, video.shape[2])),
+                f"[{batch}] or [{batch}, F], F as in hidden_states",
+            ),
             (
                 "encoder_hidden_states",
                 text,
@@ -140,14 +267,63 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             if not holds:
                 raise ValueError(f"VideoDiT: {name} must be shaped {shape}, got {list(value.shape)}")
 
-    def _embed_time(self, timestep: Float[Tensor, " B"], dtype: torch.dtype) -> Float[Tensor, "B D"]:
-        waves = get_timestep_embedding(timestep.to(torch.float32) * _TIME_SCALE, _TIME_CHANNELS, flip_sin_to_cos=True)
-        embedded: Tensor = self.time_in(waves.to(dtype))
+    def _embed_time(
+        self, times: Float[Tensor, "B T"], dtype: torch.dtype, metrics: Mapping[str, Float[Tensor, " B"]]
+    ) -> Float[Tensor, "B T D"]:
+        """Flow times, and the scores beside them as Koala-36M has them (arXiv 2410.08260)."""
+        embedded: Tensor = self.time_in(_waves(times.flatten()).to(dtype)).unflatten(0, times.shape)
+        for name, value in metrics.items():
+            if name not in self.metrics_in or value.shape != times.shape[:1]:
+                known = f"{list(self.metrics_in)}, each shaped {list(times.shape[:1])}"
+                raise ValueError(f"VideoDiT: metrics must be of {known}, got {name} {list(value.shape)}")
+            embedded = embedded + self.metrics_in[name](_waves(value).to(dtype))[:, None]
         return embedded
 
 
-def _key_mask(text_mask: Bool[Tensor, "B L"] | None, num_video_tokens: int) -> Bool[Tensor, "B 1 1 S"] | None:
+def _block(size: VideoDiTConfig, index: int) -> Block:
+    keep = size.context_keep_ratio if size.conditions and size.has_context(index) else 1.0
+    return Block(size.num_heads, size.head_dim, decoupled=size.decoupled_context, keep_ratio=keep)
+
+
+def _token_times(
+    timestep: Float[Tensor, " B"] | Float[Tensor, "B F"], grid: Triple, patch_frames: int
+) -> Float[Tensor, "B T"]:
+    """The different flow times of a sample: one, or first that of the text and then that of each frame of tokens.
+
+    Text belongs to what is being made, so that it has the latest time of all.
+    """
+    if timestep.ndim == 1:
+        return timestep[:, None]
+    frames = timestep.unflatten(1, (grid[0], patch_frames))
+    if not torch.equal(frames.amin(2), frames.amax(2)):
+        raise ValueError(f"VideoDiT: timestep must be the same in all {patch_frames} frames of a patch")
+    return torch.cat((timestep.amax(1, keepdim=True), frames[..., 0]), dim=1)
+
+
+def _each_token(values: Float[Tensor, "B G T D"], num_text: int, grid: Triple) -> Float[Tensor, "B G S D"]:
+    """Values of :func:`_token_times` spread over the tokens they hold for; one that holds for all stays one."""
+    if values.shape[2] == 1:
+        return values
+    text = values[:, :, :1].expand(-1, -1, num_text, -1)
+    return torch.cat((text, values[:, :, 1:].repeat_interleave(grid[1] * grid[2], dim=2)), dim=2)
+
+
+def _steered(steer: "Steer", num_text: int, grid: Triple, x: Tensor, block: int) -> Tensor:
+    """The stream with what actions add to its video tokens, frame by frame."""
+    text, video = x[:, :num_text], x[:, num_text:]
+    return torch.cat((text, video + steer(video.unflatten(1, (grid[0], -1)), block).flatten(1, 2)), dim=1)
+
+
+def _waves(values: Float[Tensor, " B"]) -> Float[Tensor, "B waves"]:
+    waves: Tensor = get_timestep_embedding(values.to(torch.float32) * _TIME_SCALE, _TIME_CHANNELS, flip_sin_to_cos=True)
+    return waves
+
+
+def _size(video: Float[Tensor, "B C F H W"]) -> Triple:
+    frames, height, width = video.shape[2:]
+    return frames, height, width
+
+
+def _pad_real(text_mask: Bool[Tensor, "B L"], num_video_tokens: int) -> Bool[Tensor, "B S"]:
     """Every token may look at all video tokens and at real text tokens."""
-    if text_mask is None:
-        return None
-    return nn.functional.pad(text_mask, (0, num_video_tokens), value=True)[:, None, None]
+    return nn.functional.pad(text_mask, (0, num_video_tokens), value=True)

@@ -46,9 +46,10 @@ def test_noise_passes_a_model_that_is_narrower_than_a_patch() -> None:
 
 
 def test_a_fresh_block_changes_nothing() -> None:
-    x, fresh_time = random(2, 6, 32), torch.zeros(2, 6, 32)
+    x, fresh_time = random(2, 6, 32), torch.zeros(2, 6, 1, 32)
     block = Block(num_heads=2, head_dim=16)
-    assert torch.equal(block(x, fresh_time, grid_angles((1, 2, 3), 16, x.device), None), x)
+    after, _, _ = block(x, fresh_time, grid_angles((1, 2, 3), 16, x.device), None)
+    assert torch.equal(after, x)
 
 
 def test_masked_text_changes_nothing_and_real_text_does(awake_model: Build) -> None:
@@ -100,6 +101,22 @@ def test_flow_time_and_place_matter(awake_model: Build) -> None:
     assert not torch.allclose(swapped, seen, atol=1e-2)
 
 
+@pytest.mark.parametrize("patch_frames", [1, 2])
+def test_a_flow_time_for_each_frame_is_the_one_for_all_where_they_are_equal(
+    awake_model: Build, patch_frames: int
+) -> None:
+    model, video = awake_model(patch_size=(patch_frames, 4, 4)), random(2, 3, 4, 8, 8)
+    each = TIME[:, None].expand(2, 4).clone()
+    seen = model(video, TIME, TEXT)
+    torch.testing.assert_close(model(video, each, TEXT), seen, rtol=1e-5, atol=1e-5)
+    each[:, :2] = 0
+    assert not torch.allclose(model(video, each, TEXT), seen, atol=1e-2)
+    if patch_frames == 2:
+        each[:, 0] = 0.5
+        with pytest.raises(ValueError, match="timestep must be the same in all 2 frames of a patch"):
+            model(video, each, TEXT)
+
+
 def test_every_parameter_learns(awake_model: Build) -> None:
     model = awake_model()
     model(VIDEO, TIME, TEXT, MASK).square().mean().backward()
@@ -143,7 +160,7 @@ def unchecked() -> Iterator[None]:
         ({"hidden_states": VIDEO[:, :2]}, r"hidden_states must be shaped \[B, 3, F, H, W\], got \[2, 2, 2, 8, 8\]"),
         ({"hidden_states": VIDEO[..., :6]}, r"W of hidden_states must be a positive multiple of 4 .*, got 6"),
         ({"hidden_states": VIDEO[0]}, r"hidden_states must be shaped"),
-        ({"timestep": TIME[:1]}, r"timestep must be shaped \[2\], got \[1\]"),
+        ({"timestep": TIME[:1]}, r"timestep must be shaped \[2\] or \[2, F\], .* got \[1\]"),
         (
             {"encoder_hidden_states": TEXT[..., :4]},
             r"encoder_hidden_states must be shaped \[2, L, 8\], got \[2, 5, 4\]",
