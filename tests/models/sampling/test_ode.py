@@ -1,4 +1,4 @@
-"""Solvers against equations with known answers, and classifier-free guidance."""
+"""ODE solvers against equations with known answers."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from telecine_models.sampling import Method, guide, sample_ode
+from telecine_models.sampling import Method, linear_times, sample_ode, solve_ode
 
 NOISE = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -75,13 +75,25 @@ def test_small_updates_survive_a_model_in_low_precision() -> None:
     assert float(end) == pytest.approx(90, abs=0.5)
 
 
-def test_guidance_mixes_the_branches_and_scale_one_is_the_conditional_branch() -> None:
-    assert guide(linear, constant, 1.0) is linear
-    time = torch.ones(4)
-    torch.testing.assert_close(guide(linear, constant, 0.0)(NOISE, time), constant(NOISE, time))
-    torch.testing.assert_close(guide(linear, constant, 4.0)(NOISE, time), 3 + 4 * (2 * NOISE - 3))
+def test_a_schedule_of_its_own_is_followed_and_linear_times_are_sample_ode() -> None:
+    assert torch.equal(solve_ode(linear, NOISE, linear_times(8), "heun"), sample_ode(linear, NOISE, 8, "heun"))
+    # Each step of dx/dt = 2x multiplies by 1 - 2 h, with a length h of its own.
+    torch.testing.assert_close(solve_ode(linear, NOISE, torch.tensor([1.0, 0.7, 0.0])), NOISE * (1 - 0.6) * (1 - 1.4))
+
+
+def test_a_solver_run_backwards_returns_to_the_noise() -> None:
+    there = solve_ode(accelerating, NOISE, linear_times(64), "heun")
+    torch.testing.assert_close(
+        solve_ode(accelerating, there, linear_times(64).flip(0), "heun"), NOISE, rtol=1e-3, atol=1e-5
+    )
 
 
 def test_a_wrong_setting_is_named() -> None:
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         sample_ode(linear, NOISE, 0)
+
+
+def test_an_unknown_method_is_named(unchecked_signatures: None) -> None:
+    for solve in (lambda method: sample_ode(linear, NOISE, 4, method), lambda m: solve_ode(linear, NOISE, NOISE[0], m)):
+        with pytest.raises(ValueError, match=r"method must be one of \['euler', 'heun'\], got 'midpoint'"):
+            solve("midpoint")
