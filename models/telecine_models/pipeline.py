@@ -1,30 +1,72 @@
-"""Text to video in one call; a folder of safetensors on disk.
+"""From a prompt and whatever else is given to frames, in one call; a folder of safetensors on disk.
 
 ``TelecinePipeline.from_pretrained(folder)`` needs this module imported and nothing else: no network, no remote code.
+
+Axes: B batch, C channels, F frames, H height, W width; f, h, w of latents; A actions, K keys.
 """
 
+import contextlib
+import dataclasses
+import functools
+import itertools
 import math
 import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from telecine_models.pipeline_inputs import Inputs, Picture, encode
 from telecine_models.pixels import to_frames
 from telecine_models.sampling import EVALUATIONS_PER_STEP, Denoise, Method, guide, sample_ode
 from telecine_models.text import HashTextEncoder
-from telecine_models.video_dit.model import VideoDiT
+from telecine_models.vae import IdentityVAE, VideoVAE, as_video_vae
+from telecine_models.video_dit.action import ActionControl, Actions
+from telecine_models.video_dit.conditions import Conditions
+from telecine_models.video_dit.model import HeardContext, Steer, VideoDiT
+from telecine_models.video_dit.rollout import Rollout, actions_between, frame_times, keep_history, roll_out
+
+OnEvaluation = Callable[[int, int], None]
+"""Told before each evaluation of the model how many there have been, of how many; what it raises ends the call."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What is asked of the model at every evaluation, whatever the noise."""
+
+    prompts: list[str]
+    conditions: Conditions
+    metrics: Mapping[str, float]
+    actions: Actions | None
 
 
 class TelecinePipeline(DiffusionPipeline):
-    """A video DiT over pixels, its text encoder, and the solver that turns noise into frames."""
+    """A video DiT, its text encoder and autoencoder, and the solver that turns noise into frames.
 
-    def __init__(self, transformer: VideoDiT, text_encoder: HashTextEncoder) -> None:
+    Args:
+        vae: an autoencoder of :data:`telecine_models.vae.CAUSAL_VAES`, or None for a model of pixels.
+        action_control: what a player's actions add, for a model that is steered.
+    """
+
+    _optional_components = ["vae", "action_control"]  # noqa: RUF012 - diffusers reads a list
+
+    def __init__(
+        self,
+        transformer: VideoDiT,
+        text_encoder: HashTextEncoder,
+        vae: ModelMixin | None = None,
+        action_control: ActionControl | None = None,
+    ) -> None:
         super().__init__()
-        self.register_modules(transformer=transformer, text_encoder=text_encoder)
+        self.register_modules(
+            transformer=transformer, text_encoder=text_encoder, vae=vae, action_control=action_control
+        )
 
     @classmethod
     def from_pretrained(
@@ -32,6 +74,11 @@ class TelecinePipeline(DiffusionPipeline):
     ) -> "TelecinePipeline":
         """Load the folder that ``save_pretrained`` wrote; weights in any format but safetensors are refused."""
         return super().from_pretrained(pretrained_model_name_or_path, use_safetensors=True, **kwargs)
+
+    @functools.cached_property
+    def latents(self) -> VideoVAE:
+        """The way between pixels and latents."""
+        return as_video_vae(IdentityVAE() if self.vae is None else self.vae)
 
     @torch.no_grad()
     def __call__(
@@ -45,58 +92,206 @@ class TelecinePipeline(DiffusionPipeline):
         guidance_scale: float = 3.0,
         seed: int = 0,
         method: Method = "euler",
+        inputs: Inputs | None = None,
+        metrics: Mapping[str, float] | None = None,
+        actions: Actions | None = None,
+        extend: Picture | None = None,
+        window_frames: int | None = None,
+        on_evaluation: OnEvaluation | None = None,
     ) -> UInt8[np.ndarray, "batch frames height width 3"]:
         """Sample one video per prompt.
 
+        =============== =============================================================================================
+        text to video   a prompt
+        image           ``num_frames=1``
+        image to video  ``inputs`` with ``first_frame``, ``last_frame`` or both, which the video begins and ends with
+        elements        ``inputs`` with ``elements``: pictures of what is to appear
+        edit            ``inputs`` with ``source`` and ``source_mask``: swap, add (with ``elements``) or remove; outside
+                        of the mask every pixel stays
+        structure       ``inputs`` with ``depth``, ``sketch``, ``camera``, ``style``
+        extend          ``extend``: the video begins with it and goes on to ``num_frames``, in windows
+        play            ``actions``: one for each frame but the first, with ``extend`` for as long as one likes
+        =============== =============================================================================================
+
         The noise depends on the seed and the size alone: a video does not change with the other prompts of its batch.
-        The bar counts evaluations of the model; ``set_progress_bar_config(disable=True)`` silences it.
+        Guidance strengthens the prompt; everything else that is given holds with and without it. The bar counts
+        evaluations of the model; ``set_progress_bar_config(disable=True)`` silences it.
+
+        Args:
+            metrics: scores in [0, 1] that the model is told; by default the best of each that it knows.
+            extend: uint8 [f, H, W, 3] fewer frames than ``num_frames``; a model that goes on has learned to.
+            window_frames: frames that are made at once when extending, those that are known included; by default all.
 
         Raises:
-            ValueError: no prompt, a size that is no multiple of the model's patch, or a setting out of range.
+            ValueError: no prompt, a size that does not fit the model, an input that does not fit the video or that
+                the model does not know, or a setting out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        self._check(prompts, (num_frames, height_px, width_px), num_steps, guidance_scale)
-        noise = self._noise((num_frames, height_px, width_px), seed).expand(len(prompts), -1, -1, -1, -1)
-        if method not in EVALUATIONS_PER_STEP:
-            raise ValueError(f"TelecinePipeline: method must be one of {sorted(EVALUATIONS_PER_STEP)}, got {method!r}")
-        conditional = self._denoiser(prompts)
-        unconditional = self._denoiser([""] * len(prompts))
-        with self.progress_bar(total=num_steps * EVALUATIONS_PER_STEP[method]) as bar:
+        inputs = inputs or Inputs()
+        size = (num_frames, height_px, width_px)
+        self._check(prompts, size, num_steps, guidance_scale, method)
+        self._check_inputs(inputs, size, actions, extend)
+        metrics = dict.fromkeys(self.transformer.size.metrics, 1.0) if metrics is None else metrics
+        device, dtype = self.transformer.device, self.transformer.dtype
+        conditions = inputs.conditions(self.latents, len(prompts), device, dtype)
+        wanted = _Wanted(prompts, conditions, metrics, actions)
+        shape = self.latents.compression.latent_size(*size)
+        noise = self._noise(shape, seed).expand(len(prompts), -1, -1, -1, -1)
+        known = noise[:, :, :0]
+        if extend is not None:
+            known = encode(self.latents, extend, device).to(dtype).expand(len(prompts), -1, -1, -1, -1)
+        rollout = _rollout(known.shape[2], shape[0], window_frames, self.latents)
+        num_windows = len(rollout.windows(known.shape[2], shape[0]))
+        with self._counted(num_windows * num_steps * EVALUATIONS_PER_STEP[method], on_evaluation) as count:
 
-            def denoise(x: Tensor, t: Tensor) -> Tensor:
-                bar.update()
-                return guided(x, t)
+            def generate(frames: range, history: Tensor) -> Tensor:
+                denoise = self._guided(wanted, frames, history, guidance_scale, count)
+                made = sample_ode(denoise, noise[:, :, frames.start : frames.stop], num_steps, method)
+                return made[:, :, history.shape[2] :]
 
-            guided = guide(conditional, unconditional, guidance_scale)
-            video = sample_ode(denoise, noise, num_steps, method)
-        return to_frames(video).cpu().numpy()
+            latents = roll_out(generate, known, rollout, shape[0])
+        video = to_frames(self.latents.decode(latents)).cpu().numpy()
+        return _keep_what_was_given(video, inputs, extend)
 
-    def _denoiser(self, captions: list[str]) -> Denoise:
-        tokens, mask = self.text_encoder.encode(captions)
-        dtype, device = self.transformer.dtype, self.transformer.device
+    def _guided(
+        self, wanted: _Wanted, frames: range, history: Tensor, guidance_scale: float, count: Callable[[], None]
+    ) -> Denoise:
+        """Velocity of the latent frames of a window that follows its history."""
+        with_prompt, without = (
+            self._denoiser(wanted, prompts, frames, history) for prompts in (wanted.prompts, [""] * len(wanted.prompts))
+        )
+        guided = guide(with_prompt, without, guidance_scale)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            velocity: Tensor = self.transformer(x.to(dtype), t, tokens.to(device, dtype), mask.to(device))
+            count()
+            return guided(x, t)
+
+        return denoise
+
+    def _denoiser(self, wanted: _Wanted, prompts: list[str], frames: range, history: Tensor) -> Denoise:
+        transformer: VideoDiT = self.transformer
+        dtype, device = transformer.dtype, transformer.device
+        tokens, mask = (part.to(device) for part in self.text_encoder.encode(prompts))
+        shape = history.new_empty(len(prompts), history.shape[1], len(frames), *history.shape[3:])
+        heard: Conditions | HeardContext = wanted.conditions
+        if transformer.size.decoupled_context and any(wanted.conditions.given()):
+            heard = transformer.listen(wanted.conditions, shape)
+        metrics = {name: torch.full((len(prompts),), value, device=device) for name, value in wanted.metrics.items()}
+        steer = self._steer(wanted.actions, frames, len(prompts))
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            times = frame_times(t, len(frames), history.shape[2]) if history.shape[2] else t
+            x = keep_history(x.to(dtype), history.to(dtype))
+            velocity = transformer(x, times, tokens.to(dtype), mask, conditions=heard, metrics=metrics, steer=steer)
+            assert isinstance(velocity, Tensor)
             return velocity
 
         return denoise
 
-    def _noise(self, size: tuple[int, int, int], seed: int) -> Tensor:
+    def _steer(self, actions: Actions | None, frames: range, batch: int) -> Steer | None:
+        """What the actions that lead through a window add."""
+        if actions is None:
+            return None
+        part, device = actions_between(actions, frames, self.latents.compression.frames), self.transformer.device
+        each = Actions(
+            keys=part.keys.to(device).expand(batch, -1, -1),
+            mouse=part.mouse.to(device).expand(batch, -1, -1),
+            known=None if part.known is None else part.known.to(device).expand(batch, -1),
+        )
+        control: ActionControl = self.action_control
+        return control.steering(each, len(frames))
+
+    @contextlib.contextmanager
+    def _counted(self, total: int, on_evaluation: OnEvaluation | None) -> Iterator[Callable[[], None]]:
+        """A bar in the terminal, and word to whoever asked, before each evaluation."""
+        with self.progress_bar(total=total) as bar:
+            done = itertools.count()
+
+            def count() -> None:
+                if on_evaluation is not None:
+                    on_evaluation(next(done), total)
+                bar.update()
+
+            yield count
+
+    def _noise(self, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "1 C f h w"]:
         # Drawn on the CPU, because devices number their random streams differently.
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(1, self.transformer.config.in_channels, *size, generator=generator)
+        noise = torch.randn(1, self.transformer.config.in_channels, *shape, generator=generator)
         return noise.to(self.transformer.device)
 
-    def _check(self, prompts: list[str], size: tuple[int, int, int], num_steps: int, guidance_scale: float) -> None:
+    def _check(
+        self, prompts: list[str], size: tuple[int, int, int], num_steps: int, guidance_scale: float, method: Method
+    ) -> None:
         if not prompts:
             raise ValueError("TelecinePipeline: prompt must hold at least one caption, got an empty list")
-        names = ("num_frames", "height_px", "width_px")
-        for name, value, patch in zip(names, size, self.transformer.config.patch_size, strict=True):
-            if value < 1 or value % patch:
-                raise ValueError(
-                    f"TelecinePipeline: {name} must be a positive multiple of {patch} (the model's patch), got {value}"
-                )
+        compression = self.latents.compression
+        ratios = (compression.frames, compression.height, compression.width)
+        for name, value, patch, ratio in zip(
+            ("num_frames", "height_px", "width_px"), size, self.transformer.config.patch_size, ratios, strict=True
+        ):
+            latent = (value - 1) // ratio + 1 if name == "num_frames" else value // ratio
+            whole = value % ratio == 1 % ratio if name == "num_frames" else value % ratio == 0
+            if value < 1 or not whole or latent % patch:
+                rule = f"a positive multiple of {patch * ratio} (the model's patch)"
+                if name == "num_frames" and ratio > 1:
+                    rule = f"1 + {ratio} n for latent frames that are a multiple of {patch}"
+                raise ValueError(f"TelecinePipeline: {name} must be {rule}, got {value}")
         if num_steps < 1:
             raise ValueError(f"TelecinePipeline: num_steps must be at least 1, got {num_steps}")
         if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
             raise ValueError(f"TelecinePipeline: guidance_scale must be finite and at least 0, got {guidance_scale}")
+        if method not in EVALUATIONS_PER_STEP:
+            raise ValueError(f"TelecinePipeline: method must be one of {sorted(EVALUATIONS_PER_STEP)}, got {method!r}")
+
+    def _check_inputs(
+        self, inputs: Inputs, size: tuple[int, int, int], actions: Actions | None, extend: Picture | None
+    ) -> None:
+        known = self.transformer.size.conditions
+        if unknown := [name for name in inputs.given() if name not in known]:
+            raise ValueError(f"TelecinePipeline: this model knows {list(known)}, got {unknown}")
+        inputs.check(size)
+        if actions is not None:
+            if self.action_control is None:
+                raise ValueError("TelecinePipeline: actions need a pipeline with action_control, this one has none")
+            if actions.keys.shape[:2] != (1, size[0] - 1):
+                shape = f"[1, {size[0] - 1}, K], one action for each frame but the first"
+                raise ValueError(f"TelecinePipeline: actions must be shaped {shape}, got {list(actions.keys.shape)}")
+        if extend is not None:
+            _check_extend(extend, size, inputs)
+
+
+def _check_extend(extend: Picture, size: tuple[int, int, int], inputs: Inputs) -> None:
+    if extend.dtype != np.uint8 or extend.ndim != 4 or extend.shape[1:] != (*size[1:], 3) or len(extend) < 1:
+        shape = f"uint8 [f, {size[1]}, {size[2]}, 3]"
+        raise ValueError(f"TelecinePipeline: extend must be {shape}, got {extend.dtype} {list(extend.shape)}")
+    if len(extend) >= size[0]:
+        raise ValueError(f"TelecinePipeline: extend must be shorter than num_frames {size[0]}, got {len(extend)}")
+    if bound := [name for name in inputs.given() if name not in ("elements", "style")]:
+        raise ValueError(f"TelecinePipeline: with extend, inputs may hold elements and style, got {bound}")
+
+
+def _rollout(num_known: int, num_frames: int, window_frames: int | None, vae: VideoVAE) -> Rollout:
+    """How the latent frames that are missing are made: in windows, half of each known at most."""
+    window = num_frames
+    if window_frames is not None:
+        side = vae.compression
+        window = side.latent_size(window_frames, side.height, side.width)[0]
+        if window < 2:
+            raise ValueError(
+                f"TelecinePipeline: window_frames must hold a known latent frame and a new one, got {window_frames}"
+            )
+    return Rollout(window_frames=max(2, window), history_frames=max(1, min(num_known, window // 2)))
+
+
+def _keep_what_was_given(video: npt.NDArray[np.uint8], inputs: Inputs, extend: Picture | None) -> npt.NDArray[np.uint8]:
+    """The frames with the very pixels that were to stay, which a decoder gives back only nearly."""
+    if inputs.source is not None and inputs.source_mask is not None:
+        video = np.where(inputs.source_mask[..., None], video, inputs.source)
+    if inputs.first_frame is not None:
+        video[:, 0] = inputs.first_frame
+    if inputs.last_frame is not None:
+        video[:, -1] = inputs.last_frame
+    if extend is not None:
+        video[:, : len(extend)] = extend
+    return video

@@ -34,3 +34,11 @@ def awake_model() -> Callable[..., VideoDiT]:
         return model
 
     return build
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As in production, where nobody checks annotations before the model sees its arguments."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

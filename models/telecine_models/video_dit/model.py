@@ -220,11 +220,12 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return ratio if ratio.shape[1] == 1 else ratio[:, 1:].repeat_interleave(patch_frames, dim=1).transpose(1, 2)
 
     def _run(self, block: nn.Module, *arguments: Any) -> tuple[Tensor, Any, list[Any]]:
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
-            again: tuple[Tensor, Any, list[Any]] = self._gradient_checkpointing_func(block, *arguments)
-            return again
-        once: tuple[Tensor, Any, list[Any]] = block(*arguments)
-        return once
+        again = self._gradient_checkpointing_func
+        if again is None or not (torch.is_grad_enabled() and self.gradient_checkpointing):
+            once: tuple[Tensor, Any, list[Any]] = block(*arguments)
+            return once
+        recomputed: tuple[Tensor, Any, list[Any]] = again(block, *arguments)
+        return recomputed
 
     def _context(
         self, conditions: Conditions | HeardContext | None, video: Float[Tensor, "B C F H W"]

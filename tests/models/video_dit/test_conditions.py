@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -288,14 +287,6 @@ def test_attention_costs_the_pairs_of_tokens_that_take_part(awake_model: Build) 
 
 
 # What does not fit is named
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where nobody checks annotations before the model sees its arguments."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """The video DiT: silent at the start, exact about masks and shapes, and able to learn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -144,14 +143,6 @@ def test_the_model_runs_in_low_precision(awake_model: Build) -> None:
     velocity = model(VIDEO.bfloat16(), TIME, TEXT.bfloat16(), MASK)
     assert velocity.dtype == torch.bfloat16
     assert velocity.isfinite().all()
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where nobody checks annotations before the model sees its arguments."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(
