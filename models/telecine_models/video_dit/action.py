@@ -33,8 +33,8 @@ class Actions:
     """What the player did between one video frame and the next.
 
     Args:
-        keys: which keys were down; in GF-Minecraft forward, back, left, right, jump, sneak, sprint.
-        mouse: by how many degrees the view turned, pitch and yaw.
+        keys: which keys were down; in GF-Minecraft W, A, S, D, space, shift, ctrl.
+        mouse: by how many degrees the view turned, to the right and down.
         known: which actions are known; None means all. An unknown action tells nothing, whatever it holds.
 
     Raises:

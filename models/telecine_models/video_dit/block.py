@@ -6,13 +6,14 @@ part in a block, T flow times (one for all tokens, or one for each), D width, N 
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from telecine_models.moe.routing import Routing
 from telecine_models.video_dit.rope import rotate
 
 
@@ -141,7 +142,7 @@ class Block(nn.Module):
         angles: Float[Tensor, "S P"],
         real: Bool[Tensor, "B S"] | None,
         context: Context | Heard | None = None,
-    ) -> tuple[Float[Tensor, "B S D"], Context | Heard | None, list[Any]]:
+    ) -> tuple[Float[Tensor, "B S D"], Context | Heard | None, list[Routing]]:
         """The main stream one block further, and the context, if it is not :class:`Heard` already.
 
         Args:
@@ -152,19 +153,21 @@ class Block(nn.Module):
         """
         main = self._stream(x, time, angles, real)
         if context is None or isinstance(context, Heard):
-            x, routing = self._finish(main, [main] if context is None else [main, context])
+            after = self._attend(main, [main] if context is None else [main, context])
+            (x,), routing = self._think([(main, after)])
             return x, context, routing
         kept, chosen = self._keep(context)
         beside = self._stream(kept.tokens, kept.time, kept.angles, kept.real, chosen)
-        x, routing = self._finish(main, [main, beside])
-        tokens, more = self._finish(beside, [beside] if self.decoupled else [main, beside])
-        return x, _put_back(context, tokens, chosen), routing + more
+        after = self._attend(main, [main, beside])
+        told = self._attend(beside, [beside] if self.decoupled else [main, beside])
+        (x, tokens), routing = self._think([(main, after), (beside, told)])
+        return x, _put_back(context, tokens, chosen), routing
 
     def listen(self, context: Context) -> tuple[Context, Heard]:
         """The context one block further without a video, and what a video hears of it in this block."""
         kept, chosen = self._keep(context)
         beside = self._stream(kept.tokens, kept.time, kept.angles, kept.real, chosen)
-        tokens, _ = self._finish(beside, [beside])
+        (tokens,), _ = self._think([(beside, self._attend(beside, [beside]))])
         return _put_back(context, tokens, chosen), Heard(beside.k, beside.v, beside.real)
 
     def _stream(
@@ -177,16 +180,27 @@ class Block(nn.Module):
             v = v * chosen.weight[:, None, :, None]
         return _Stream(tokens, q, k, v, real, modulation)
 
-    def _finish(self, stream: _Stream, heard: list["_Stream | Heard"]) -> tuple[Tensor, list[Any]]:
-        """A stream after it has listened and thought."""
-        _, _, gate_a, shift_f, scale_f, gate_f = stream.modulation
+    def _attend(self, stream: _Stream, heard: list["_Stream | Heard"]) -> Tensor:
+        """A stream's tokens after they have listened."""
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*map(_said, heard), strict=True))
-        x = stream.tokens + gate_a * self.attention.mix(stream.q, keys, values, _key_mask(heard))
-        inner = self.norm_feed_forward(x) * (1 + scale_f) + shift_f
-        if not self.is_mixture:
-            return x + gate_f * self.feed_forward(inner), []
-        y, routing = self.feed_forward(inner, stream.real)
-        return x + gate_f * y, [routing]
+        return stream.tokens + stream.modulation[2] * self.attention.mix(stream.q, keys, values, _key_mask(heard))
+
+    def _think(self, streams: list[tuple[_Stream, Tensor]]) -> tuple[tuple[Tensor, ...], list[Routing]]:
+        """The tokens of all streams after the feed-forward, for which they are one pool."""
+        shifts, scales, gates = zip(*(stream.modulation[3:] for stream, _ in streams), strict=True)
+        tokens = [x for _, x in streams]
+        inner = [
+            self.norm_feed_forward(x) * (1 + scale) + shift
+            for x, scale, shift in zip(tokens, scales, shifts, strict=True)
+        ]
+        pool = inner[0] if len(inner) == 1 else torch.cat(inner, dim=1)
+        if self.is_mixture:
+            y, routing = self.feed_forward(pool, _real([stream for stream, _ in streams]))
+        else:
+            y, routing = self.feed_forward(pool), None
+        parts = y.split([x.shape[1] for x in tokens], dim=1)
+        after = tuple(x + gate * part for x, gate, part in zip(tokens, gates, parts, strict=True))
+        return after, [] if routing is None else [routing]
 
     def _keep(self, context: Context) -> tuple[Context, "_Chosen | None"]:
         """The tokens that take part in this block, best first."""
@@ -214,8 +228,8 @@ def _said(speaker: _Stream | Heard) -> tuple[Tensor, Tensor]:
     return (speaker.keys, speaker.values) if isinstance(speaker, Heard) else (speaker.k, speaker.v)
 
 
-def _key_mask(heard: list[_Stream | Heard]) -> Bool[Tensor, "B 1 1 K"] | None:
-    """Which keys are real; a sample that has none at all looks at all of them, since a softmax needs one."""
+def _real(heard: Sequence[_Stream | Heard]) -> Bool[Tensor, "B K"] | None:
+    """Which tokens of several streams are real; None for all."""
     if all(speaker.real is None for speaker in heard):
         return None
     keys = [_said(speaker)[0] for speaker in heard]
@@ -223,8 +237,13 @@ def _key_mask(heard: list[_Stream | Heard]) -> Bool[Tensor, "B 1 1 K"] | None:
         k.new_ones((k.shape[0], k.shape[2]), dtype=torch.bool) if speaker.real is None else speaker.real
         for k, speaker in zip(keys, heard, strict=True)
     ]
-    real = torch.cat(parts, dim=1)
-    return (real | ~real.any(1, keepdim=True))[:, None, None]
+    return torch.cat(parts, dim=1)
+
+
+def _key_mask(heard: list[_Stream | Heard]) -> Bool[Tensor, "B 1 1 K"] | None:
+    """Which keys are real; a sample that has none at all looks at all of them, since a softmax needs one."""
+    real = _real(heard)
+    return None if real is None else (real | ~real.any(1, keepdim=True))[:, None, None]
 
 
 def _put_back(context: Context, tokens: Tensor, chosen: _Chosen | None) -> Context:

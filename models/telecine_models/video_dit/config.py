@@ -8,7 +8,8 @@ KINDS = ("first_frame", "last_frame", "source", "depth", "sketch", "camera", "el
 """What a video may be conditioned on beside its text; see :class:`telecine_models.video_dit.conditions.Conditions`."""
 METRICS = ("motion", "aesthetic", "clarity")
 """Scores of a clip that a model may be told (Koala-36M, arXiv 2410.08260)."""
-ROUTINGS = ("diffmoe", "token_choice", "expert_choice")
+MIXTURES = ("diffmoe", "token_choice", "expert_choice")
+"""How tokens and experts find each other; see :mod:`telecine_models.moe`."""
 CAMERA_CHANNELS = 12
 """A pose [R|t], flattened."""
 MAX_ELEMENTS = 4
@@ -30,7 +31,7 @@ class VideoDiTConfig:
         conditions: which of :data:`KINDS` the model understands.
         metrics: which of :data:`METRICS` it is told.
         num_experts: experts of every second feed-forward; 0 makes all of them dense.
-        routing: how tokens and experts find each other, one of :data:`ROUTINGS`.
+        mixture: which mixture of experts, one of :data:`MIXTURES`.
         decoupled_context: condition tokens look at each other alone, so that what they say to the video is computed
             once for all steps of a sampler (FullDiT2, arXiv 2506.04213).
         context_keep_ratio: share of the condition tokens that take part in a block, chosen by the block.
@@ -49,7 +50,7 @@ class VideoDiTConfig:
     conditions: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     num_experts: int = 0
-    routing: str = "diffmoe"
+    mixture: str = "diffmoe"
     decoupled_context: bool = False
     context_keep_ratio: float = 1.0
     context_blocks: tuple[int, ...] = ()
@@ -70,8 +71,8 @@ class VideoDiTConfig:
             values = getattr(self, name)
             if not set(values) <= set(known) or len(set(values)) < len(values):
                 raise ValueError(f"VideoDiTConfig: {name} must be different names of {list(known)}, got {values}")
-        if self.routing not in ROUTINGS:
-            raise ValueError(f"VideoDiTConfig: routing must be one of {list(ROUTINGS)}, got {self.routing!r}")
+        if self.mixture not in MIXTURES:
+            raise ValueError(f"VideoDiTConfig: mixture must be one of {list(MIXTURES)}, got {self.mixture!r}")
         if not 0 < self.context_keep_ratio <= 1:
             raise ValueError(f"VideoDiTConfig: context_keep_ratio must lie in (0, 1], got {self.context_keep_ratio}")
         if not set(self.context_blocks) <= set(range(self.num_layers)):

@@ -18,6 +18,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from telecine_models.moe.choices import ExpertChoice, TokenChoice
+from telecine_models.moe.diffmoe import DiffMoE, Route
+from telecine_models.moe.routing import Routing
 from telecine_models.video_dit.block import Block, Context, Heard
 from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions
 from telecine_models.video_dit.config import VideoDiTConfig
@@ -28,6 +31,12 @@ _TIME_CHANNELS = 256
 # Sinusoids were made for diffusion step numbers; flow time and metrics in 0..1 are stretched to their range.
 _TIME_SCALE = 1000.0
 
+# Experts have the shape of the dense feed-forward, so that capacity 1 costs what a dense block costs.
+_MIXTURES: dict[str, Callable[[int, int], nn.Module]] = {
+    "diffmoe": functools.partial(DiffMoE, activation="swiglu"),
+    "token_choice": functools.partial(TokenChoice, activation="swiglu"),
+    "expert_choice": functools.partial(ExpertChoice, activation="swiglu"),
+}
 Steer = Callable[[Float[Tensor, "B F P D"], int], Float[Tensor, "B F P D"]]
 """What is added to the video's tokens [B, frames, tokens of a frame, D] after a block, counted from 0."""
 
@@ -61,7 +70,7 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         conditions: tuple[str, ...] | list[str] = (),
         metrics: tuple[str, ...] | list[str] = (),
         num_experts: int = 0,
-        routing: str = "diffmoe",
+        mixture: str = "diffmoe",
         decoupled_context: bool = False,
         context_keep_ratio: float = 1.0,
         context_blocks: tuple[int, ...] | list[int] = (),
@@ -78,7 +87,7 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             conditions=tuple(conditions),
             metrics=tuple(metrics),
             num_experts=num_experts,
-            routing=routing,
+            mixture=mixture,
             decoupled_context=decoupled_context,
             context_keep_ratio=context_keep_ratio,
             context_blocks=tuple(context_blocks),
@@ -113,6 +122,16 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             parameter.data = parameter.data.clone()
         return model
 
+    @property
+    def mixtures(self) -> list[DiffMoE]:
+        """The DiffMoE layers, in the order of the routings that :meth:`forward` returns."""
+        return [module for module in self.modules() if isinstance(module, DiffMoE)]
+
+    def route(self, route: Route) -> None:
+        """Say how DiffMoE layers route in evaluation, ``mask`` for serving; see :class:`DiffMoE`."""
+        for layer in self.mixtures:
+            layer.routing = route
+
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -136,7 +155,7 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         metrics: Mapping[str, Float[Tensor, " B"]] | None = None,
         steer: Steer | None = None,
         return_routings: bool = False,
-    ) -> Float[Tensor, "B C F H W"] | tuple[Float[Tensor, "B C F H W"], list[Any]]:
+    ) -> Float[Tensor, "B C F H W"] | tuple[Float[Tensor, "B C F H W"], list[Routing]]:
         """Velocity of ``hidden_states`` at flow time ``timestep`` (0 data, 1 noise).
 
         Args:
@@ -146,7 +165,8 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             conditions: what else the video is to follow, or what :meth:`listen` made of it.
             metrics: scores in [0, 1] of each sample; those that are left out are not told.
             steer: what the actions of a player add, :meth:`telecine_models.video_dit.action.ActionControl.steering`.
-            return_routings: also return what each mixture of experts did, for its loss and its thresholds.
+            return_routings: also return what each mixture of experts did: losses to be added to the training's, and
+                what :func:`telecine_models.moe.thresholds.update_thresholds` takes after each optimizer step.
 
         Raises:
             ValueError: a shape, condition or metric that does not fit the configuration or the other arguments.
@@ -202,8 +222,8 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         real: Tensor | None,
         heard: Context | HeardContext | None,
         steered: Callable[[Tensor, int], Tensor] | None,
-    ) -> tuple[Tensor, list[Any]]:
-        routings: list[Any] = []
+    ) -> tuple[Tensor, list[Routing]]:
+        routings: list[Routing] = []
         for index, block in enumerate(self.blocks):
             told = heard.blocks[index] if isinstance(heard, HeardContext) else heard
             takes_part = told if self.size.has_context(index) else None
@@ -219,12 +239,12 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ratio: Tensor = self.skip(active_time)[..., None, None]
         return ratio if ratio.shape[1] == 1 else ratio[:, 1:].repeat_interleave(patch_frames, dim=1).transpose(1, 2)
 
-    def _run(self, block: nn.Module, *arguments: Any) -> tuple[Tensor, Any, list[Any]]:
+    def _run(self, block: nn.Module, *arguments: Any) -> tuple[Tensor, Any, list[Routing]]:
         again = self._gradient_checkpointing_func
         if again is None or not (torch.is_grad_enabled() and self.gradient_checkpointing):
-            once: tuple[Tensor, Any, list[Any]] = block(*arguments)
+            once: tuple[Tensor, Any, list[Routing]] = block(*arguments)
             return once
-        recomputed: tuple[Tensor, Any, list[Any]] = again(block, *arguments)
+        recomputed: tuple[Tensor, Any, list[Routing]] = again(block, *arguments)
         return recomputed
 
     def _context(
@@ -283,7 +303,8 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 def _block(size: VideoDiTConfig, index: int) -> Block:
     keep = size.context_keep_ratio if size.conditions and size.has_context(index) else 1.0
-    return Block(size.num_heads, size.head_dim, decoupled=size.decoupled_context, keep_ratio=keep)
+    mixture = _MIXTURES[size.mixture](size.width, size.num_experts) if size.has_experts(index) else None
+    return Block(size.num_heads, size.head_dim, mixture=mixture, decoupled=size.decoupled_context, keep_ratio=keep)
 
 
 def _token_times(

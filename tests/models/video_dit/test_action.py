@@ -173,7 +173,10 @@ def test_unknown_actions_tell_nothing_and_a_film_without_any_is_left_alone(awake
 
 def test_keys_act_on_what_the_mouse_made_of_the_features(awake: Callable[..., ActionControl]) -> None:
     """So what both do together is more than the sum of what each does."""
-    control, nothing = awake(), Actions(keys=torch.zeros_like(ACTIONS.keys), mouse=torch.zeros_like(ACTIONS.mouse))
+    control, nothing = (
+        awake(),
+        Actions(keys=torch.zeros_like(ACTIONS.keys), mouse=torch.zeros_like(ACTIONS.mouse)),
+    )
     only_keys, only_mouse = (
         dataclasses.replace(nothing, **{name: getattr(ACTIONS, name)}) for name in ("keys", "mouse")
     )
@@ -301,7 +304,10 @@ def unchecked() -> Iterator[None]:
     [
         ({"keys": ACTIONS.keys.float()}, r"keys must be shaped \[B, A, K\] of torch.bool, got .* of torch.float32"),
         ({"keys": ACTIONS.keys[0]}, r"keys must be shaped \[B, A, K\] .* got \[8, 7\]"),
-        ({"mouse": ACTIONS.mouse[:, 1:]}, r"mouse must be shaped \[2, 8, 2\], as keys are, got \[2, 7, 2\]"),
+        (
+            {"mouse": ACTIONS.mouse[:, 1:]},
+            r"mouse must be shaped \[2, 8, 2\], as keys are, got \[2, 7, 2\]",
+        ),
         (
             {"mouse": ACTIONS.mouse.index_fill(1, torch.tensor([3]), torch.nan)},
             r"must be finite, got nan at \[0, 3, 0\]",
