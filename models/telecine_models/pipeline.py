@@ -38,16 +38,31 @@ OnEvaluation = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Wanted:
-    """What is asked of the model at every evaluation, whatever the noise."""
+    """What is asked of the model, whatever the noise."""
 
     prompts: list[str]
     conditions: Conditions
     metrics: Mapping[str, float]
     actions: Actions | None
+    num_steps: int
+    guidance_scale: float
+    method: Method
 
 
 class TelecinePipeline(DiffusionPipeline):
     """A video DiT, its text encoder and autoencoder, and the solver that turns noise into frames.
+
+    =============== =============================================================================================
+    text to video   a prompt
+    image           ``num_frames=1``
+    image to video  ``inputs`` with ``first_frame``, ``last_frame`` or both, which the video begins and ends with
+    elements        ``inputs`` with ``elements``: pictures of what is to appear
+    edit            ``inputs`` with ``source`` and ``source_mask``: swap, add (with ``elements``) or remove; outside
+                    of the mask every pixel stays
+    structure       ``inputs`` with ``depth``, ``sketch``, ``camera``, ``style``
+    extend          ``extend``: the video begins with it and goes on to ``num_frames``, in windows
+    play            ``actions``: one for each frame but the first, with ``extend`` for as long as one likes
+    =============== =============================================================================================
 
     Args:
         vae: an autoencoder of :data:`telecine_models.vae.CAUSAL_VAES`, or None for a model of pixels.
@@ -99,19 +114,7 @@ class TelecinePipeline(DiffusionPipeline):
         window_frames: int | None = None,
         on_evaluation: OnEvaluation | None = None,
     ) -> UInt8[np.ndarray, "batch frames height width 3"]:
-        """Sample one video per prompt.
-
-        =============== =============================================================================================
-        text to video   a prompt
-        image           ``num_frames=1``
-        image to video  ``inputs`` with ``first_frame``, ``last_frame`` or both, which the video begins and ends with
-        elements        ``inputs`` with ``elements``: pictures of what is to appear
-        edit            ``inputs`` with ``source`` and ``source_mask``: swap, add (with ``elements``) or remove; outside
-                        of the mask every pixel stays
-        structure       ``inputs`` with ``depth``, ``sketch``, ``camera``, ``style``
-        extend          ``extend``: the video begins with it and goes on to ``num_frames``, in windows
-        play            ``actions``: one for each frame but the first, with ``extend`` for as long as one likes
-        =============== =============================================================================================
+        """Sample one video per prompt; what is given beside it says which ability is asked for.
 
         The noise depends on the seed and the size alone: a video does not change with the other prompts of its batch.
         Guidance strengthens the prompt; everything else that is given holds with and without it. The bar counts
@@ -132,35 +135,42 @@ class TelecinePipeline(DiffusionPipeline):
         self._check(prompts, size, num_steps, guidance_scale, method)
         self._check_inputs(inputs, size, actions, extend)
         metrics = dict.fromkeys(self.transformer.size.metrics, 1.0) if metrics is None else metrics
-        device, dtype = self.transformer.device, self.transformer.dtype
-        conditions = inputs.conditions(self.latents, len(prompts), device, dtype)
-        wanted = _Wanted(prompts, conditions, metrics, actions)
-        shape = self.latents.compression.latent_size(*size)
-        noise = self._noise(shape, seed).expand(len(prompts), -1, -1, -1, -1)
-        known = noise[:, :, :0]
-        if extend is not None:
-            known = encode(self.latents, extend, device).to(dtype).expand(len(prompts), -1, -1, -1, -1)
-        rollout = _rollout(known.shape[2], shape[0], window_frames, self.latents)
-        num_windows = len(rollout.windows(known.shape[2], shape[0]))
-        with self._counted(num_windows * num_steps * EVALUATIONS_PER_STEP[method], on_evaluation) as count:
-
-            def generate(frames: range, history: Tensor) -> Tensor:
-                denoise = self._guided(wanted, frames, history, guidance_scale, count)
-                made = sample_ode(denoise, noise[:, :, frames.start : frames.stop], num_steps, method)
-                return made[:, :, history.shape[2] :]
-
-            latents = roll_out(generate, known, rollout, shape[0])
+        conditions = inputs.conditions(self.latents, len(prompts), self.transformer.device, self.transformer.dtype)
+        wanted = _Wanted(prompts, conditions, metrics, actions, num_steps, guidance_scale, method)
+        noise = self._noise(self.latents.compression.latent_size(*size), seed).expand(len(prompts), -1, -1, -1, -1)
+        latents = self._roll_out(wanted, noise, extend, window_frames, on_evaluation)
         video = to_frames(self.latents.decode(latents)).cpu().numpy()
         return _keep_what_was_given(video, inputs, extend)
 
-    def _guided(
-        self, wanted: _Wanted, frames: range, history: Tensor, guidance_scale: float, count: Callable[[], None]
-    ) -> Denoise:
+    def _roll_out(
+        self,
+        wanted: _Wanted,
+        noise: Tensor,
+        extend: Picture | None,
+        window_frames: int | None,
+        on_evaluation: OnEvaluation | None,
+    ) -> Tensor:
+        """Latents that begin with those of ``extend`` and go on, window by window, to the length of the noise."""
+        num_frames, known = noise.shape[2], noise[:, :, :0]
+        if extend is not None:
+            known = encode(self.latents, extend, noise.device).to(noise.dtype).expand(len(noise), -1, -1, -1, -1)
+        rollout = _rollout(known.shape[2], num_frames, window_frames, self.latents)
+        num_windows, per_step = len(rollout.windows(known.shape[2], num_frames)), EVALUATIONS_PER_STEP[wanted.method]
+        with self._counted(num_windows * wanted.num_steps * per_step, on_evaluation) as count:
+
+            def generate(frames: range, history: Tensor) -> Tensor:
+                denoise = self._guided(wanted, frames, history, count)
+                made = sample_ode(denoise, noise[:, :, frames.start : frames.stop], wanted.num_steps, wanted.method)
+                return made[:, :, history.shape[2] :]
+
+            return roll_out(generate, known, rollout, num_frames)
+
+    def _guided(self, wanted: _Wanted, frames: range, history: Tensor, count: Callable[[], None]) -> Denoise:
         """Velocity of the latent frames of a window that follows its history."""
         with_prompt, without = (
             self._denoiser(wanted, prompts, frames, history) for prompts in (wanted.prompts, [""] * len(wanted.prompts))
         )
-        guided = guide(with_prompt, without, guidance_scale)
+        guided = guide(with_prompt, without, wanted.guidance_scale)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             count()
