@@ -6,14 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine_models.backlot.plan import Defect
-from telecine_models.backlot.scene import COLOURS, DIRECTIONS, Backdrop, Group, Scene, Shape, Stage
+from telecine_models.backlot.scene import COLOURS, DIRECTIONS, Backdrop, Group, Scene, Shape, Stage, Texture
 
 Floats = npt.NDArray[np.float32]
 Plane = npt.NDArray[np.float64]
 Frames = npt.NDArray[np.uint8]
 
 _GRAIN_LEVELS = 4.0
-_BLUR_RATIO = 0.03
+BLUR_RATIO = 0.03
+"""Standard deviation of a blurry shot's blur, as a share of the shorter side."""
+OVEREXPOSED, UNDEREXPOSED = (1.4, 120.0), 0.12
+"""Gain and lift of an overexposed shot, gain of an underexposed one."""
 
 
 def render(scene: Scene, defect: Defect | None = None) -> Frames:
@@ -59,21 +62,31 @@ def _backdrop_views(backdrop: Backdrop, stage: Stage, num_frames: int) -> Callab
 
 def _paint(backdrop: Backdrop, stage: Stage, height: int, width: int) -> Floats:
     rng = np.random.default_rng(backdrop.texture_seed)
-    # Greyed and darkened, so that the bright objects stand out.
-    colour = 0.62 * np.array(COLOURS[backdrop.colour]) + 0.2 * np.array((110, 115, 125))
-    y, x = np.mgrid[:height, :width]
-    side = float(stage.side_px)
-    tone = np.zeros((height, width))
-    if backdrop.texture == "gradient":
-        tone = 0.75 * (0.5 - y / height)
-    elif backdrop.texture == "checkered":
-        tone = 0.3 * _edge(np.sin(x * np.pi * 7 / side)) * _edge(np.sin(y * np.pi * 7 / side))
-    elif backdrop.texture == "striped":
-        tone = 0.3 * _edge(np.sin((x + rng.choice((-1, 1)) * y) * np.pi * 6 / side))
-    elif backdrop.texture == "cloudy":
-        tone = 0.6 * (_clouds(rng, height, width, side / 3) + 0.5 * _clouds(rng, height, width, side / 8)) - 0.45
+    colour = muted(backdrop.colour)
+    shades = tone(rng, backdrop.texture, height, width, float(stage.side_px))
     grain = rng.normal(0, _GRAIN_LEVELS, size=(height, width))
-    return (colour * (1 + tone[..., None]) + grain[..., None]).astype(np.float32)
+    return (colour * (1 + shades[..., None]) + grain[..., None]).astype(np.float32)
+
+
+def muted(colour: str) -> Plane:
+    """RGB levels of a colour as a backdrop has it: greyed and darkened, so that the bright objects stand out."""
+    levels: Plane = 0.62 * np.array(COLOURS[colour]) + 0.2 * np.array((110, 115, 125))
+    return levels
+
+
+def tone(rng: np.random.Generator, texture: Texture, height: int, width: int, side: float) -> Plane:
+    """How much brighter [height, width] a texture makes its colour; its features are some sixths of ``side`` large."""
+    y, x = np.mgrid[:height, :width]
+    shades: Plane = np.zeros((height, width))
+    if texture == "gradient":
+        shades = 0.75 * (0.5 - y / height)
+    elif texture == "checkered":
+        shades = 0.3 * _edge(np.sin(x * np.pi * 7 / side)) * _edge(np.sin(y * np.pi * 7 / side))
+    elif texture == "striped":
+        shades = 0.3 * _edge(np.sin((x + rng.choice((-1, 1)) * y) * np.pi * 6 / side))
+    elif texture == "cloudy":
+        shades = 0.6 * (_clouds(rng, height, width, side / 3) + 0.5 * _clouds(rng, height, width, side / 8)) - 0.45
+    return shades
 
 
 def _edge(wave: Plane) -> Plane:
@@ -108,19 +121,24 @@ def _draw_object(canvas: Floats, group: Group, x: float, y: float) -> None:
     # Pixel i covers i..i+1, so its centre is half a pixel further.
     dy = (np.arange(patch.shape[0], dtype=np.float32) + np.float32(top + 0.5 - y))[:, None]
     dx = (np.arange(patch.shape[1], dtype=np.float32) + np.float32(left + 0.5 - x))[None, :]
-    shade = np.clip(0.5 - _distance(group.shape, dx - drop, dy - drop, radius) / max(drop, 1.0), 0, 1)
+    shade = np.clip(0.5 - signed_distance(group.shape, dx - drop, dy - drop, radius) / max(drop, 1.0), 0, 1)
     patch *= (1 - np.float32(0.35) * shade)[..., None]
-    distance = _distance(group.shape, dx, dy, radius)
+    distance = signed_distance(group.shape, dx, dy, radius)
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
-    # Light from the upper left, and a darker rim; the centre has the named colour exactly.
-    light = 1 - np.float32(0.14 / radius) * (dx + dy)
-    rim = 1 - np.float32(0.3) * np.clip(distance / np.float32(0.12 * radius) + 1, 0, 1)
-    colour = (light * rim)[..., None] * np.array(COLOURS[group.colour], np.float32)
+    colour = lit(distance, dx, dy, radius)[..., None] * np.array(COLOURS[group.colour], np.float32)
     patch += cover * (colour - patch)
 
 
-def _distance(shape: Shape, dx: Floats, dy: Floats, radius: float) -> Floats:
-    """Signed distance to the outline in pixels, negative inside; all shapes fit the circle of ``radius``."""
+def lit(distance: Floats, dx: Floats, dy: Floats, radius: float) -> Floats:
+    """Light from the upper left, and a darker rim; the centre has the named colour exactly."""
+    light = 1 - np.float32(0.14 / radius) * (dx + dy)
+    rim = 1 - np.float32(0.3) * np.clip(distance / np.float32(0.12 * radius) + 1, 0, 1)
+    shine: Floats = light * rim
+    return shine
+
+
+def signed_distance(shape: Shape, dx: Floats, dy: Floats, radius: float) -> Floats:
+    """Distance to the outline in the unit of the others, negative inside; all shapes fit the circle of ``radius``."""
     if shape == "circle":
         return np.hypot(dx, dy) - np.float32(radius)
     if shape == "square":
@@ -129,25 +147,31 @@ def _distance(shape: Shape, dx: Floats, dy: Floats, radius: float) -> Floats:
     return np.maximum(slope * np.abs(dx) - dy / 2, dy) - np.float32(radius / 2)
 
 
-def _blur(canvas: Floats) -> Floats:
-    """Gaussian blur with a standard deviation of 3 % of the shorter side."""
-    sigma = _BLUR_RATIO * min(canvas.shape[:2])
-    reach = int(np.ceil(2.5 * sigma))
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
+def blur(canvas: Floats, sigma_px: float) -> Floats:
+    """Gaussian blur of [..., height, width, 3]; the edge's colours go on outside."""
+    reach = int(np.ceil(2.5 * sigma_px))
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2).astype(np.float32)
     taps /= taps.sum()
-    for axis in (0, 1):
-        padding = [(0, 0)] * 3
+    for axis in (-3, -2):
+        padding = [(0, 0)] * canvas.ndim
         padding[axis] = (reach, reach)
-        padded = np.pad(canvas, padding, mode="edge")
+        padded = np.moveaxis(np.pad(canvas, padding, mode="edge"), axis, 0)
         length = canvas.shape[axis]
         canvas = np.zeros_like(canvas)
+        view = np.moveaxis(canvas, axis, 0)
         for offset, tap in enumerate(taps):
-            canvas += tap * (padded[offset : offset + length] if axis == 0 else padded[:, offset : offset + length])
+            view += tap * padded[offset : offset + length]
     return canvas
 
 
+def expose(canvas: Floats, gain: float, lift: float = 0.0) -> Floats:
+    """Levels multiplied, then raised, as a wrong exposure does; not yet cut off at white."""
+    exposed: Floats = canvas * np.float32(gain) + np.float32(lift)
+    return exposed
+
+
 _SPOIL: dict[Defect, Callable[[Floats], Floats]] = {
-    "blurry": _blur,
-    "overexposed": lambda canvas: canvas * np.float32(1.4) + 120,
-    "underexposed": lambda canvas: canvas * np.float32(0.12),
+    "blurry": lambda canvas: blur(canvas, BLUR_RATIO * min(canvas.shape[:2])),
+    "overexposed": lambda canvas: expose(canvas, *OVEREXPOSED),
+    "underexposed": lambda canvas: expose(canvas, UNDEREXPOSED),
 }

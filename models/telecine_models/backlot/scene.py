@@ -33,7 +33,7 @@ TEXTURES: tuple[Texture, ...] = ("plain", "gradient", "checkered", "striped", "c
 DIRECTIONS: dict[Direction, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 # A pan shows only on a backdrop that varies along it.
 _PAN_TEXTURES = ("checkered", "striped", "cloudy")
-_SMALL_RATIO, _LARGE_RATIO = 0.1, 0.155
+SMALL_RATIO, LARGE_RATIO = 0.1, 0.155
 _BOUNCE_MIN_S = 1.5
 
 
@@ -156,7 +156,7 @@ def _draw_group(
     return Group(
         shape=SHAPES[rng.integers(len(SHAPES))],
         colour=colour,
-        size="small" if ratio < _SMALL_RATIO else "large" if ratio > _LARGE_RATIO else "medium",
+        size="small" if ratio < SMALL_RATIO else "large" if ratio > LARGE_RATIO else "medium",
         radius_px=float(radius),
         motion=motion,
         speed_px_per_s=speed,
