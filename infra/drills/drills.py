@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import container_builds
 import container_flywheel
 import crash_points
 import full_disk
@@ -25,6 +26,7 @@ from record import Count, Drill, Trial
 DRILLS: dict[str, Drill] = {
     "commit_crash_points": crash_points.commit_crash_points,
     "container_flywheel": container_flywheel.container_flywheel,
+    "container_images": container_builds.container_images,
     "credentials": leaks.credentials,
     "full_disk": full_disk.full_disk,
     "process_kills": process_kills.process_kills,
@@ -34,7 +36,7 @@ DRILLS: dict[str, Drill] = {
     "two_demos": two_demos.two_demos,
     "zombie_attempt": http_faults.zombie_attempt,
 }
-ROW_ONLY = {"short": {"container_flywheel"}, "full": set[str]()}
+ROW_ONLY = {"short": {"container_flywheel", "container_images"}, "full": set[str]()}
 """What a call without ROW leaves out: the suite runs containers in tests/platform/runners/test_container.py."""
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "drills.json"
 

@@ -19,8 +19,9 @@ from telecine.config import param
 from telecine.errors import InputError
 
 VARIABLE = "TELECINE_CLUSTER"
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-_NAMES = {"namespace", "service_account", "secret", "runtime", "queue", "priority_class", "pod_priority_class"}
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME = re.compile(rf"(?=.{{1,63}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*")
+_NAMES = {"service_account", "secret", "runtime", "queue", "priority_class", "pod_priority_class"}
 _TABLES = ("node_selector", "tolerations")
 
 
@@ -185,6 +186,8 @@ def _checked(cls: type, values: Mapping[str, Any], owner: str) -> dict[str, Any]
 def _values(values: Mapping[str, Any], owner: str) -> dict[str, Any]:
     """What a profile may say anywhere, checked."""
     plain = _checked(_Values, {name: value for name, value in values.items() if name not in _TABLES}, owner)
+    if "namespace" in plain and not _LABEL.fullmatch(plain["namespace"]):
+        raise InputError(f"{owner}: namespace must be a DNS label of a-z, 0-9 and -, got {plain['namespace']!r}")
     for name in _NAMES & set(plain):
         _check_name(name, plain[name], owner)
     if "node_selector" in values:

@@ -12,7 +12,7 @@ from typing import Any
 from telecine import pods
 from telecine.cluster_profile import Profile
 from telecine.component import Resources
-from telecine.errors import HardwareFault, InputError, RetryLater
+from telecine.errors import InputError
 from telecine.launch import Launch
 from telecine.pods import pod_template as pod_template
 
@@ -35,6 +35,7 @@ CREDENTIALS = (
     "TELECINE_STORE_RETRY_S",
 )
 """Keys of the profile's Secret that a TrainJob looks for; the others take it as a whole."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PLURALS = {"Job": "jobs", "RayJob": "rayjobs", "TrainJob": "trainjobs"}
 VERSIONS = {"Job": "batch/v1", "RayJob": "ray.io/v1", "TrainJob": "trainer.kubeflow.org/v1alpha1"}
 
@@ -108,7 +109,7 @@ def manifest(launch: Launch, profile: Profile, number: int, avoid_nodes: Sequenc
 
 
 def _kueue(here: Profile) -> dict[str, str]:
-    labels = {"kueue.x-k8s.io/queue-name": here.queue, "kueue.x-k8s.io/priority-class": here.priority_class}
+    labels = {QUEUE_LABEL: here.queue, "kueue.x-k8s.io/priority-class": here.priority_class}
     return {key: value for key, value in labels.items() if value and here.queue}
 
 
@@ -119,21 +120,18 @@ def _bounds(here: Profile) -> Manifest:
 
 
 def _job(launch: Launch, profile: Profile, avoid_nodes: Sequence[str]) -> Manifest:
-    """A lost node, an eviction and a preemption cost no attempt: the Job makes another pod, which goes on."""
+    """A lost node, an eviction and a preemption cost no attempt: the Job makes another pod, which goes on.
+
+    Every other end is counted, and the first one fails the Job. A rule that fails it on an exit code would do so also
+    where Kueue suspends the Job, because its controller holds such rules against the pods that it stops for that.
+    """
     here = profile.of(launch.component)
-    refused = [HardwareFault.exit_code, RetryLater.exit_code, InputError.exit_code]
-    rules = [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {
-            "action": "FailJob",
-            "onExitCodes": {"containerName": pods.CONTAINER, "operator": "In", "values": sorted(refused)},
-        },
-    ]
+    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     return {
         "backoffLimit": 0,
         "completions": 1,
         "parallelism": 1,
-        "podFailurePolicy": {"rules": rules},
+        "podFailurePolicy": {"rules": [disrupted]},
         "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": here.ttl_s,
         "template": pod_template(launch, profile, avoid_nodes),

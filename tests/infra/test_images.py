@@ -153,6 +153,22 @@ def test_podman_comes_before_docker_and_docker_before_buildah(tmp_path: Path) ->
         assert f"{name} was asked\n" in done.stderr and f"with {name} ended with 1" in done.stderr
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_buildah_runs_an_image_in_a_container_that_it_removes(tmp_path: Path, code: int) -> None:
+    sizes = '{"total": 3145728, "base": 1048576, "rest": 0, "telecine": 1048576, "ray": 1048576}'
+    run = f"run) cat >/dev/null; echo '{sizes}'; exit {code};;"
+    script = f'echo "$@" >> {tmp_path}/asked; case "$1" in from) echo working-container;; {run} esac'
+    environment = os.environ | {"TELECINE_CONTAINER_ENGINE": str(engine_that(tmp_path, "buildah", script))}
+    done = subprocess.run([*BUILD, "monitor"], env=environment, capture_output=True, text=True, timeout=GRACE_S)
+    assert done.returncode == (78 if code else 0)
+    assert ("3.0 MiB = base 1.0 + telecine 1.0 + ray 1.0" in done.stdout) == (not code)
+    build, *others = (tmp_path / "asked").read_text().splitlines()
+    name = images.name("monitor")
+    assert build.startswith(f"build --tag {name} --file infra/images/monitor.Dockerfile ")
+    assert " --layers --volume " in build
+    assert others == [f"from {name}", "run working-container -- python -", "rm working-container"]
+
+
 # What a built image keeps
 
 

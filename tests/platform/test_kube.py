@@ -317,11 +317,9 @@ def test_time_is_bounded_as_the_profile_says(kind: str) -> None:
 def test_only_a_disruption_costs_no_attempt() -> None:
     spec = kube.manifest(call(), Profile(ttl_s=5), 1)["spec"]
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 5)
-    disruption, refusal = spec["podFailurePolicy"]["rules"]
-    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    assert refusal["action"] == "FailJob"
-    assert refusal["onExitCodes"]["values"] == [69, 75, 78]
-    assert refusal["onExitCodes"]["containerName"] == spec["template"]["spec"]["containers"][0]["name"]
+    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert spec["podFailurePolicy"]["rules"] == [disrupted], "a rule on exit codes also fails a Job that Kueue suspends"
+    assert spec["podReplacementPolicy"] == "Failed"
 
 
 def test_training_gets_shared_memory_within_its_own() -> None:
@@ -375,11 +373,11 @@ def test_a_ray_job_brings_its_own_cluster_and_takes_it_away() -> None:
 
 
 def test_a_train_job_is_the_pod_template_in_pieces() -> None:
-    launch, here = call(nodes=4, gpus=8), Profile(runtime="telecine-deepspeed", topology="rack")
+    launch, here = call(nodes=4, gpus=8), Profile(runtime="another", topology="rack")
     spec = kube.manifest(launch, here, 1, ["a"])["spec"]
     template = kube.pod_template(launch, here, ["a"])
     [container] = template["spec"]["containers"]
-    assert spec["runtimeRef"]["name"] == "telecine-deepspeed"
+    assert spec["runtimeRef"]["name"] == "another"
     trainer = spec["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (4, 8)
     assert trainer["command"] == container["command"]

@@ -123,8 +123,8 @@ def start(launch: Launch) -> Contained:
     """
     engine = engines.find()
     image, name = engine.require(launch.component.image), name_of(launch)
-    _check_alone(engine, name)
-    remove(engine, name)
+    if left := _left_over(engine, name):
+        remove(engine, left)
     missing = sorted({"cpus", "memory"} - engine.limits)
     if missing:
         log.warning("event=no_limits what=%s reason=%r", ",".join(missing), "cgroups do not let the engine set them")
@@ -133,17 +133,25 @@ def start(launch: Launch) -> Contained:
     return Contained(engine, command(launch, engine), _variables(launch), limit)
 
 
-def _check_alone(engine: Engine, name: str) -> None:
-    """Refuse to end a container whose starter is at work; what is left of a dead one, or of ours, is no rival."""
-    form = '{{.State.Status}}/{{index .Config.Labels "' + STARTER + '"}}'
+def _left_over(engine: Engine, name: str) -> str:
+    """Id of the container of that name, which an earlier try left or this process made; empty where there is none.
+
+    Its name may be a rival's a moment later: only what was looked at here may be ended.
+
+    Raises:
+        RetryLater: the process that started it is at work.
+    """
+    form = '{{.Id}}/{{.State.Status}}/{{index .Config.Labels "' + STARTER + '"}}'
     found = engine.call("container", "inspect", "--format", form, name).stdout.strip()
-    status, _, starter = found.partition("/")
+    left, _, rest = found.partition("/")
+    status, _, starter = rest.partition("/")
     pid = starter.split("/")[1] if starter.count("/") == 2 else ""
     if pid.isdigit() and status not in ENDED and int(pid) != os.getpid() and starter == _starter(int(pid)):
         raise RetryLater(
             f"process {pid} of this machine runs this very work in the container {name}, which is {status}; wait until "
             "it has ended, or stop that process"
         )
+    return left
 
 
 def _starter(pid: int | None = None) -> str:

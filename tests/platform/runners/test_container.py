@@ -5,7 +5,6 @@ The image ``toys`` has a ``telecine`` that runs the Python text among its inputs
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -172,47 +171,6 @@ def test_a_name_is_that_of_the_task_at_its_work_whatever_the_try(here: settings.
         dataclasses.replace(launch, **change) for change in ({"task": "toy.run-b"}, {"run": "b"}, {"key": "1" * 32})
     ]
     assert len({name, *map(container.name_of, others)}) == 4
-
-
-# An engine that is a script
-
-
-@pytest.fixture
-def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """An engine that has every image and no container, and whose ``run`` is a line of shell."""
-
-    def make(line: str) -> None:
-        engine = tmp_path / "engine"
-        info = json.dumps({"host": {"cgroupControllers": [], "security": {"rootless": True}}})
-        cases = f"info) echo '{info}';; image) echo id;; run) {line};; *) exit 1;;"
-        engine.write_text(f'#!/bin/sh\ncase "$1" in {cases} esac\n')
-        engine.chmod(0o755)
-        monkeypatch.setenv("TELECINE_CONTAINER_ENGINE", str(engine))
-
-    return make
-
-
-def test_the_engines_client_has_the_home_of_its_caller(
-    scripted: Callable[[str], None], here: settings.Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", "/home/a-person")
-    scripted('echo "$HOME"; echo "$@"')
-    home, words = _lines(container.start(launch_of(here)))
-    assert home == "/home/a-person"
-    assert "--env=HOME=/tmp" in words.split()
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"), [(125, AirflowException), (126, AirflowFailException), (127, AirflowFailException)]
-)
-def test_a_command_that_the_image_cannot_run_is_not_tried_again(
-    code: int, kind: type[Exception], scripted: Callable[[str], None], here: settings.Settings
-) -> None:
-    scripted(f"exit {code}")
-    launch = launch_of(here)
-    with pytest.raises(AirflowException, match=f"podman could not run it .exit {code}.") as raised:
-        ComponentOperator(component=launch.component)._run_child(launch)
-    assert raised.type is kind
 
 
 # Real containers

@@ -39,6 +39,14 @@ class Away(RetryLater):
         self.after_s = after_s
 
 
+class NoLog(InputError):
+    """Nothing is kept of what a container wrote, or its pod is gone; asking again would not help."""
+
+
+class NotInstalled(InputError):
+    """The cluster has no such kind."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Refused:
     """A quota has no room for the object now."""
@@ -66,7 +74,7 @@ class Api:
 
     Raises:
         Away: by every method, where the server is overloaded, broken or out of reach.
-        InputError: by every method, where it knows us not, forbids it, or lacks the kind.
+        InputError: by every method, where it knows us not, forbids it, or lacks the kind (:class:`NotInstalled`).
     """
 
     def __init__(self, client: Any, place: str, timeout_s: tuple[float, float] = TIMEOUT_S) -> None:
@@ -120,13 +128,13 @@ class Api:
         return None
 
     def log(self, namespace: str, pod: str, container: str) -> str:
-        """The last lines of what a container wrote; raises :class:`InputError` where nothing is kept of it."""
+        """The last lines of what a container wrote; raises :class:`NoLog` where nothing is kept of it."""
         query = {"container": container, "tailLines": str(MAX_LOG_LINES), "limitBytes": str(MAX_LOG_BYTES)}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         try:
             return self._request("GET", path, query=query).decode(errors="replace")
-        except _NoSuchObject as error:
-            raise InputError(f"{pod}: {error}") from None
+        except (_NoSuchObject, _BadRequest) as error:
+            raise NoLog(f"{pod}: {error}") from None
 
     def _json(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None) -> Object:
         data = self._request(method, path, query=query, body=body)
@@ -182,7 +190,8 @@ class Api:
         if answer.status in (408, 409, 429) or answer.status >= 500:
             said = f"{answer.status}: {answer.message}".rstrip(": ")
             raise Away(f"the cluster at {self.host} cannot answer now ({said})", _retry_after_s(error)) from None
-        raise InputError(
+        refused = _BadRequest if answer.status == 400 else InputError
+        raise refused(
             f"the cluster at {self.host} refused {method} {path} ({answer.status}): {answer.message}"
         ) from None
 
@@ -230,13 +239,17 @@ class Api:
         operator = OPERATORS.get(group)
         cure = f"install {operator} there, or" if operator else "install what defines it there, or"
         owner = f"{operator}'s " if operator else ""
-        return InputError(
+        return NotInstalled(
             f"{owner}{plural} ({group or 'core'}) are not installed in the cluster at {self.host}: {cure} let the "
             "profile that TELECINE_CLUSTER names give the component no Ray workers and one node"
         )
 
 
 class _NoSuchObject(Exception):
+    pass
+
+
+class _BadRequest(InputError):
     pass
 
 

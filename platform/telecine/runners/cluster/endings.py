@@ -3,9 +3,9 @@
 Reasons of disruptions are those of https://kubernetes.io/docs/concepts/workloads/pods/disruptions/.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from telecine.errors import HardwareFault, InputError, RetryLater
 from telecine.runners.cluster.answers import Object, at, condition, holds, last_line, number, objects, text
@@ -32,7 +32,7 @@ _OVER = re.compile(r"(?:exceeds the (?:total )?limit of containers|exceeds the l
 _BAD_DEVICES = re.compile(r"devices? unavailable|unhealthy|no healthy devices", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class End:
     """How a pod ended or is being ended.
 
@@ -87,24 +87,26 @@ def disruption(pods: Sequence[Object]) -> End | None:
 def of(pods: Sequence[Object]) -> End | None:
     """The end that explains a failed job: of several pods, the first that ended by itself.
 
-    Where one of many ranks fails, the others are killed for it; their 137 and 143 explain nothing.
+    Where one of many ranks fails, the others are killed for it; their 137 and 143 explain nothing. Nor does a pod that
+    the cluster ended earlier, for which another one came: it counts where no pod ended otherwise.
     """
-    ends = sorted(_ends(pods), key=lambda end: (end[1].code in _KILLED and "memory" not in end[1].text, end[0]))
+    ends = sorted(_ends(pods), key=lambda ranked: ranked[0])
     return ends[0][1] if ends else None
 
 
-def _ends(pods: Sequence[Object]) -> Iterator[tuple[str, End]]:
-    """Ends with the time, as text that sorts; the unknown time comes last."""
+def _ends(pods: Sequence[Object]) -> Iterator[tuple[tuple[bool, bool, str], End]]:
+    """Ends, each with what sorts those first that explain most; the unknown time comes last."""
     for pod in pods:
         failed = [(text(done, "finishedAt") or "~", done, status) for status, done in _failed(pod)]
         when, done, status = min(failed, key=lambda one: one[0]) if failed else ("~", {}, {})
         if end := disrupted(pod):
-            yield when, end
+            yield (True, False, when), dataclasses.replace(end, code=None)  # what it was told to do explains nothing
         elif failed:
-            yield when, _exited(pod, status, done)
+            end = _exited(pod, status, done)
+            yield (False, end.code in _KILLED and "memory" not in end.text, when), end
         elif text(pod, "status", "phase") == "Failed":
             said = text(pod, "status", "message") or text(pod, "status", "reason") or "its pod failed"
-            yield when, End(text=said, node=text(pod, "spec", "nodeName"))
+            yield (False, False, when), End(text=said, node=text(pod, "spec", "nodeName"))
 
 
 def _failed(pod: Object) -> Iterator[tuple[Object, Object]]:

@@ -6,12 +6,12 @@ The commit in the store says whether the work is done; a job only says why it is
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+import time
 from typing import Any
 
 from telecine import kube
 from telecine.cluster_profile import Profile
-from telecine.errors import HardwareFault, InputError, RetryLater
+from telecine.errors import HardwareFault, InputError, RetryLater, TelecineError
 from telecine.kube import Ref
 from telecine.launch import Launch
 from telecine.pods import escape
@@ -28,6 +28,8 @@ DONE = State(phase="succeeded", reason="its commit stands", code=0)
 NO_COMMIT = "it ended well, but there is no commit: what it wrote is not where this task looks; compare TELECINE_STORE"
 PATIENCE_S = 300.0
 """How long what waiting does not mend is waited for all the same: a secret may be made, a registry may come back."""
+LAST_WORDS_S, PAUSE_S = 3.0, 0.5
+"""How long the look that finds a job's end asks again for logs that it does not get, and its pause between tries."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,14 @@ def submit(api: Api, launch: Launch, profile: Profile, store: Store) -> tuple[Su
         InputError: the manifest, or the cluster, refuses it for good.
     """
     pointers.to_waiting(store, launch)
+    try:
+        return _submitted(api, launch, profile, store)
+    except TelecineError as error:
+        pointers.to_refusal(store, launch, error)
+        raise
+
+
+def _submitted(api: Api, launch: Launch, profile: Profile, store: Store) -> tuple[Submission, State]:
     while True:
         made = _claimed(launch, profile, store)
         try:
@@ -174,7 +184,7 @@ def look(api: Api, store: Store, made: Submission) -> State:
         return DONE
     seen = looking.gather(api, made.ref, made.manifest)
     found = state(seen)
-    _keep_words(api, store, made, seen)
+    _keep_words(api, store, made, seen, found)
     if found.phase not in OVER:
         return found
     if is_committed(store, made):  # between the first look and the second
@@ -256,23 +266,36 @@ def said(store: Store, made: Submission) -> list[str]:
     return lines
 
 
-def _keep_words(api: Api, store: Store, made: Submission, seen: Seen) -> None:
-    """Keep what pods said that failed, each once, before the cluster forgets them."""
+def _keep_words(api: Api, store: Store, made: Submission, seen: Seen, found: State) -> None:
+    """Keep what pods said that failed, each once, before the cluster forgets them; first where ``found`` points to.
+
+    A log that cannot be had now is asked for again by the next look. None follows the one that finds the end: it asks
+    a while longer, and then keeps why there is no log, because an end is worth more than words.
+    """
     failed = [pod for pod in seen.pods if looking.has_failed(pod)]
     if not failed:
         return
     path = records.log_path(made.prefix, made.number)
     kept = store.read(path).decode(errors="replace") if store.head(path) else ""
-    new = [words for pod in failed if (words := _words(api, made.ref.namespace, pod, kept))]
+    missing = [pod for pod in failed if _head(pod) not in kept.splitlines()]
+    missing.sort(key=lambda pod: pod.get("spec", {}).get("nodeName") != found.node)
+    until = time.monotonic() + LAST_WORDS_S if found.phase in OVER else None
+    new = [words for pod in missing[: looking.MAX_PODS] if (words := _words(api, made.ref.namespace, pod, until))]
     if new:
         store.write(path, "".join([kept, *new]).encode())
 
 
-def _words(api: Api, namespace: str, pod: Any, kept: str) -> str:
-    name = pod["metadata"]["name"]
-    head = f"== pod {name} on {pod.get('spec', {}).get('nodeName') or 'no node'}"
-    if head in kept.splitlines():
+def _head(pod: Any) -> str:
+    return f"== pod {pod['metadata']['name']} on {pod.get('spec', {}).get('nodeName') or 'no node'}"
+
+
+def _words(api: Api, namespace: str, pod: Any, until: float | None) -> str:
+    """What a pod said; nothing where another look asks again, because ``until`` is None."""
+    parts, whole = looking.last_words(api, namespace, pod)
+    while not whole and until is not None and time.monotonic() < until:
+        time.sleep(PAUSE_S)
+        parts, whole = looking.last_words(api, namespace, pod)
+    if not whole and until is None:
         return ""
-    parts: Sequence[tuple[str, str]] = looking.last_words(api, namespace, pod)
     lines = itertools.chain.from_iterable((f"-- {container}", *text.splitlines()) for container, text in parts)
-    return "".join(f"{mask(line)}\n" for line in [head, *lines])
+    return "".join(f"{mask(line)}\n" for line in [_head(pod), *lines])

@@ -7,9 +7,8 @@ https://github.com/kubernetes-sigs/kueue, 0.19.
 import re
 from collections.abc import Iterator
 
+from telecine.kube import QUEUE_LABEL
 from telecine.runners.cluster.answers import Object, Why, at, condition, holds, number, objects, ordinal, text
-
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 _LACKING = re.compile(r"insufficient unused quota for (\S+) in flavor (\S+), (\S+) more need")
 _TOO_LARGE = re.compile(

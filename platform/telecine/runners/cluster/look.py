@@ -3,19 +3,18 @@
 import dataclasses
 from typing import Any
 
-from telecine.errors import InputError
-from telecine.kube import Ref
+from telecine.errors import InputError, RetryLater
+from telecine.kube import QUEUE_LABEL, Ref
 from telecine.runners.cluster.answers import Object, about, at, objects, text
-from telecine.runners.cluster.api import Api
+from telecine.runners.cluster.api import Api, NoLog
 from telecine.runners.cluster.words import Seen, state
 
 KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
 VISIBILITY = "/apis/visibility.kueue.x-k8s.io/v1beta2"
-QUEUE = "kueue.x-k8s.io/queue-name"
 PENDING = ("refused", "queued", "starting")
 """Phases in which a job waits, and its reason is worth more questions."""
 MAX_PODS = 4
-"""Pods of one job whose events and words are asked for; the others of a large job say the same."""
+"""Pods of one job whose events and words a look asks for; the others of a large job say the same."""
 
 
 def gather(api: Api, ref: Ref, manifest: dict[str, Any]) -> Seen:
@@ -30,7 +29,7 @@ def gather(api: Api, ref: Ref, manifest: dict[str, Any]) -> Seen:
     bare = Seen(job=job, pods=[pod for pod in listed if belongs(pod, ref)])
     if job is None:
         return bare
-    queue = text(job, "metadata", "labels", QUEUE)
+    queue = text(job, "metadata", "labels", QUEUE_LABEL)
     if queue or at(job, "spec", "suspend"):
         bare = dataclasses.replace(bare, workload=_workload(api, ref, job))
         queue = queue or text(bare.workload, "spec", "queueName")
@@ -54,17 +53,22 @@ def has_failed(pod: Object) -> bool:
     return text(pod, "status", "phase") == "Failed" or bool(_ended_badly(pod))
 
 
-def last_words(api: Api, namespace: str, pod: Object) -> list[tuple[str, str]]:
-    """By container, what it wrote and what it left as termination message; nothing where nothing is kept."""
-    words = []
+def last_words(api: Api, namespace: str, pod: Object) -> tuple[list[tuple[str, str]], bool]:
+    """By container, what it wrote and what it left as termination message; and whether that is all there is.
+
+    It is not where node or API server do not give a log now: the cause stands in its place.
+    """
+    words, whole = [], True
     for status in _ended_badly(pod):
         name, message = text(status, "name"), text(status, "state", "terminated", "message")
         try:
             said = api.log(namespace, text(pod, "metadata", "name"), name)
-        except InputError as error:
-            said = f"its log is not kept any more: {error}\n"
+        except NoLog as error:
+            said = f"its log is not kept any more: {error}"
+        except (InputError, RetryLater) as error:
+            said, whole = f"its log cannot be read: {error}", False
         words.append((name, said if message.strip() in said else f"{said}\n{message}"))
-    return words
+    return words, whole
 
 
 def _ended_badly(pod: Object) -> list[Object]:

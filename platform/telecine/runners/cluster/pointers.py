@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from telecine.errors import TelecineError
 from telecine.launch import Launch
 from telecine.redaction import mask
 from telecine.runners.cluster import records
@@ -30,6 +31,17 @@ def to_waiting(store: Store, launch: Launch) -> None:
         inputs=inputs,
     )
     runs.point(store, launch.run, pointer)
+
+
+def to_refusal(store: Store, launch: Launch, error: TelecineError) -> None:
+    """Point to why the work could not be asked for; an attempt that an earlier call asked for goes on and stands."""
+    now = records.pointer(store, launch.run, launch.task)
+    if now is None or now.attempt is not None:
+        return
+    refused = dataclasses.replace(
+        now, decision="failed", reason="refused", error=mask(str(error)), exit_code=error.exit_code
+    )
+    runs.point(store, launch.run, refused)
 
 
 def to_commit(store: Store, made: "Submission", record: commits.Record) -> None:

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import util
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
@@ -33,6 +33,18 @@ def _load(name: str) -> ModuleType:
 
 
 emulator, toys = _load("emulator"), _load("toys")
+SUSPENDED: dict[str, dict[str, Any]] = {
+    "Job": {"active": 0, "conditions": [{"type": "Suspended", "status": "True", "reason": "JobSuspended"}]},
+    "RayJob": {"jobStatus": "", "jobDeploymentStatus": "Suspended", "rayClusterName": ""},
+    "TrainJob": {"conditions": [{"type": "Suspended", "status": "True", "reason": "Suspended"}]},
+}
+"""What each controller says of a job that Kueue suspended: Kubernetes 1.31 or newer, KubeRay 1.6, Trainer 2.3."""
+RESUMED: dict[str, dict[str, Any]] = {
+    "Job": {"active": 1, "conditions": [{"type": "Suspended", "status": "False", "reason": "JobResumed"}]},
+    "RayJob": {"jobDeploymentStatus": "Initializing"},
+    "TrainJob": {"conditions": [{"type": "Suspended", "status": "False", "reason": "Resumed"}]},
+}
+"""And of one that it resumed."""
 
 
 @pytest.fixture(scope="session")
@@ -89,13 +101,22 @@ class Stage:
         """A watcher with no memory, as a new triggerer has it."""
         return Watch(jobs.submission(json.loads(json.dumps(made.plain()))), connect=self.api)
 
-    def pod(self, made: Submission, phase: str = "Running", *, name: str = "", node: str = "n1", **status: Any) -> str:
+    def pod(
+        self,
+        made: Submission,
+        phase: str = "Running",
+        *,
+        name: str = "",
+        node: str = "n1",
+        labels: Mapping[str, str] = MappingProxyType({}),
+        **status: Any,
+    ) -> str:
         """A pod of the job as a controller makes it from the template; returns its name."""
-        name = name or f"{made.ref.name}-{len(self.cluster.all('Pod'))}xyz"
+        name = name or f"{made.ref.name}-{len(self.cluster.emulator.objects)}xyz"
         owner = [
             {"uid": self.job(made)["metadata"]["uid"], "kind": made.ref.kind, "name": made.ref.name, "controller": True}
         ]
-        labels = made.manifest["metadata"]["labels"]
+        labels = made.manifest["metadata"]["labels"] | labels
         spec = {"nodeName": node, "containers": [{"name": "component"}]} if node else {"containers": []}
         self.cluster.add("Pod", name, labels=labels, owners=owner, spec=spec, status={"phase": phase, **status})
         return name
@@ -127,13 +148,30 @@ class Stage:
         (found,) = [one for one in self.cluster.all(made.ref.kind) if one["metadata"]["name"] == made.ref.name]
         return found
 
-    def fail_pod(self, made: Submission, code: int, *, node: str = "n1", said: str = "", **more: Any) -> str:
-        """A pod whose component ended with ``code``."""
+    def fail_pod(self, made: Submission, code: int, *, node: str = "n1", said: str | None = "", **more: Any) -> str:
+        """A pod whose component ended with ``code``; its node keeps no log where ``said`` is None."""
         terminated = {"exitCode": code, "reason": "Error", **more}
         statuses = [{"name": "component", "state": {"terminated": terminated}}]
         name = self.pod(made, "Failed", node=node, containerStatuses=statuses)
-        self.cluster.emulator.logs[name] = said
+        if said is not None:
+            self.cluster.emulator.logs[name] = said
         return name
+
+    def suspend(self, made: Submission) -> None:
+        """Kueue takes the quota back: the operator stops the pods, which save and end, and then says so."""
+        terminated = {"name": "component", "state": {"terminated": {"exitCode": 75, "reason": "Error"}}}
+        going = {"deletionTimestamp": emulator.now()}
+        for pod in self.cluster.all("Pod"):
+            status = {"phase": "Failed", "containerStatuses": [terminated]}
+            self.cluster.patch("Pod", pod["metadata"]["name"], status=status, metadata=going)
+        self.cluster.patch(made.ref.kind, made.ref.name, spec={"suspend": True}, status=SUSPENDED[made.ref.kind])
+
+    def resume(self, made: Submission, node: str) -> None:
+        """Kueue admits the job again, whose old pods are gone."""
+        for pod in self.cluster.all("Pod"):
+            self.cluster.remove("Pod", pod["metadata"]["name"])
+        self.cluster.patch(made.ref.kind, made.ref.name, spec={"suspend": False}, status=RESUMED[made.ref.kind])
+        self.start(made, node=node)
 
     def end_job(self, made: Submission, kind: str, reason: str = "", message: str = "") -> None:
         """Give the object its last condition, by the words of its own controller."""

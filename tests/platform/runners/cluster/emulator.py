@@ -103,9 +103,9 @@ class Emulator(kmock.KubernetesEmulator):
             return _json(200, {"items": self.waiting})
         if request.resource is None or self._name(request) not in self.installed:
             return aiohttp.web.Response(text="404 page not found\n", status=404)
-        if request.subresource == "log":
-            return aiohttp.web.Response(text=self.logs.get(request.name, ""))
         found = self._find(request)
+        if request.subresource == "log" and found is not None:
+            return self._log(request.name, request.params.get("container", ""))
         if request.action == kmock.action.CREATE and found is not None:
             what = f'{request.resource.plural} "{found["metadata"]["name"]}" already exists'
             return _json(409, status_body(409, "AlreadyExists", what))
@@ -121,6 +121,13 @@ class Emulator(kmock.KubernetesEmulator):
         if request.action == kmock.action.DELETE:
             self._drop_pods(request.namespace, request.name)
         return answer
+
+    def _log(self, pod: str, container: str) -> aiohttp.web.Response:
+        """What a node keeps of a container; the refusal is that of pkg/kubelet/kubelet_pods.go in Kubernetes."""
+        if pod in self.logs:
+            return aiohttp.web.Response(text=self.logs[pod])
+        what = f'container "{container}" in pod "{pod}" is not available'
+        return _json(400, status_body(400, "BadRequest", what))
 
     def _name(self, request: Any) -> str:
         resource = request.resource

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from telecine.errors import InputError
-from telecine.runners.cluster import api, jobs, records
+from telecine.runners.cluster import api, jobs, look, records
 from telecine.runners.cluster.watch import LONGEST_AWAY_S
 
+KINDS = ["Job", "RayJob", "TrainJob"]
 TROUBLE = {
     "429": (429, {"headers": {"Retry-After": "7"}}),
     "409": (409, {}),
@@ -18,6 +19,7 @@ TROUBLE = {
     "silence": (-1, {}),
     "lost answer": (0, {"after": True}),
 }
+LOG = "^GET .*/log$"
 CALLS = {"create": "^POST .*/jobs$", "job": "^GET .*/jobs/", "pods": "^GET .*/pods$"}
 
 
@@ -42,10 +44,91 @@ def test_trouble_with_a_call_is_waited_out(call: str, trouble: str, stage: Any) 
     assert (here.names(), here.cluster.requests("^DELETE")) == ([made.ref.name], [])
 
 
-def test_trouble_that_lasts_ends_nothing_and_a_commit_is_found_without_the_api(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("trouble", [*TROUBLE, "401", "403"])
+def test_a_log_that_cannot_be_read_now_is_read_by_a_later_look(trouble: str, stage: Any) -> None:
     here = stage("Job")
+    made = here.submit()
+    here.fail_pod(made, 1, said="Traceback: no such module\n")
+    code, more = TROUBLE.get(trouble) or (int(trouble), {})
+    fault = here.cluster.fault(LOG, code, "the node is on fire", **more)
+    watch = here.watch(made)
+    assert watch.step() is None
+    assert fault.hits == 1
+    assert here.wait().phase == "running", "a log is no reason to doubt what the API said"
+    here.cluster.mend()
+    assert watch.step() is None
+    assert "Traceback: no such module" in jobs.said(here.store, made)
+
+
+@pytest.mark.parametrize("trouble", ["500", "silence", "403"])
+def test_an_end_does_not_wait_for_a_log(trouble: str, stage: Any) -> None:
+    here = stage("Job")
+    made = here.submit()
+    left = {"message": "ValueError: no clips"}
+    for _ in range(look.MAX_PODS + 1):
+        here.fail_pod(made, 1, **left)
+    here.end_job(made, "Failed", "BackoffLimitExceeded")
+    code, more = TROUBLE.get(trouble) or (int(trouble), {})
+    fault = here.cluster.fault(LOG, code, "the node is on fire", **more)
+    found = here.watch(made).step()
+    assert (found.phase, found.code) == ("failed", 1)
+    assert fault.hits > look.MAX_PODS, "it asked more than once"
+    said = jobs.said(here.store, made)
+    assert any("its log cannot be read" in line for line in said)
+    assert said.count("ValueError: no clips") == look.MAX_PODS, "what the API server itself knows is kept"
+
+
+def test_the_look_that_finds_the_end_asks_again_for_a_log(stage: Any) -> None:
+    here = stage("Job")
+    made = here.submit()
+    here.fail_pod(made, 1, said="Traceback: no such module\n")
+    here.end_job(made, "Failed", "BackoffLimitExceeded")
+    here.cluster.fault(LOG, 500, times=2)
+    assert here.watch(made).step().phase == "failed"
+    assert "Traceback: no such module" in jobs.said(here.store, made)
+
+
+def test_of_many_pods_the_one_that_explains_the_end_is_asked_first(stage: Any) -> None:
+    here = stage("TrainJob")
+    made = here.submit()
+    for rank in range(look.MAX_PODS):
+        here.fail_pod(made, 143, node=f"n{rank}")
+    here.fail_pod(made, 1, node="n9", said="Traceback: no such module\n")
+    here.end_job(made, "Failed", "FailedJobs")
+    assert here.watch(made).step().node == "n9"
+    assert "Traceback: no such module" in jobs.said(here.store, made)
+    assert len(here.cluster.requests(LOG)) == look.MAX_PODS
+
+
+@pytest.mark.parametrize("what", ["pod", "container"])
+def test_a_log_that_is_gone_is_asked_for_once(what: str, stage: Any) -> None:
+    """https://github.com/apache/airflow/issues/39239: 404 for the log of a pod that went meanwhile."""
+    here = stage("Job")
+    made = here.submit()
+    pod = here.fail_pod(made, 1, said=None, message="ValueError: no clips")
+
+    def go(line: str) -> None:
+        if line.endswith("/log") and what == "pod":
+            here.cluster.emulator.objects["v1/pods", made.ref.namespace, pod].delete()
+
+    here.cluster.emulator.before.append(go)
+    watch = here.watch(made)
+    assert watch.step() is None
+    here.end_job(made, "Failed", "BackoffLimitExceeded")
+    found = watch.step()
+    assert found.phase == "failed"
+    assert len(here.cluster.requests(LOG)) == 1
+    refusal = f'pods "{pod}" not found' if what == "pod" else f'in pod "{pod}" is not available'
+    gone, left = jobs.said(here.store, made)[-2:]
+    assert "its log is not kept any more" in gone and refusal in gone
+    assert left == "ValueError: no clips"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trouble_that_lasts_ends_nothing_and_a_commit_is_found_without_the_api(
+    kind: str, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = stage(kind)
     made = here.submit(max_pending_s=0.0, patience_s=0.0)
     here.start(made)
     here.cluster.fault(".*", 503, "the server is on fire")

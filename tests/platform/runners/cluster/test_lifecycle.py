@@ -1,5 +1,6 @@
 """What becomes of a Job, a RayJob and a TrainJob, with the component's part done by the real command line."""
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -63,7 +64,7 @@ def test_what_the_component_says_of_its_end_is_what_the_task_says(
     made = here.submit()
     assert here.run_pod(made, monkeypatch, fault=str(code)) == code
     here.fail_pod(made, code, node="n7")
-    here.end_job(made, "Failed", "PodFailurePolicy", f"Container component failed with exit code {code}")
+    here.end_job(made, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     found = here.watch(made).step()
     assert (found.phase, found.code) == ("failed", code)
     assert f"the toy was told to end with {code}" in found.reason
@@ -81,7 +82,7 @@ def test_a_fault_of_the_hardware_keeps_the_next_attempt_off_that_node(
     made = here.submit()
     here.run_pod(made, monkeypatch, fault="69")
     here.fail_pod(made, 69, node="n7")
-    here.end_job(made, "Failed", "PodFailurePolicy", "exit code 69")
+    here.end_job(made, "Failed", "BackoffLimitExceeded")
     assert "on another node than n7" in str(failure(made, here.watch(made).step()))
     again = here.submit()
     assert again.number == 2
@@ -206,7 +207,7 @@ def test_a_finished_job_that_nobody_saw_is_not_adopted_again(stage: Any) -> None
     here = stage("Job")
     made = here.submit()
     here.fail_pod(made, 1, said="Traceback: no such module\n")
-    here.end_job(made, "Failed", "PodFailurePolicy")
+    here.end_job(made, "Failed", "BackoffLimitExceeded")
     again = here.submit()
     assert (again.number, here.found.phase) == (2, "starting")
     assert "Traceback: no such module" in jobs.said(here.store, made)
@@ -214,63 +215,112 @@ def test_a_finished_job_that_nobody_saw_is_not_adopted_again(stage: Any) -> None
     assert (here.wait().phase, here.wait().reason) == ("starting", "a pod is about to be made")
 
 
-def test_an_eviction_by_kueue_goes_back_to_the_queue_and_ends_well(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The conditions are those of https://kueue.sigs.k8s.io/docs/concepts/workload/ and of kueue_evicted.json."""
-    here = stage("Job")
-    here.profile = here.profile.__class__(**{**vars(here.profile), "queue": "video-a"})
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_eviction_by_kueue_goes_back_to_the_queue_and_ends_well(
+    kind: str, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kueue 0.19, https://kueue.sigs.k8s.io/docs/concepts/workload/; the conditions are those of kueue_evicted.json.
+
+    What each operator does with ``suspend``: https://kubernetes.io/docs/concepts/workloads/controllers/job/ (Kubernetes
+    1.31 or newer), ray-operator/controllers/ray/rayjob_controller.go (KubeRay 1.6),
+    pkg/controller/trainjob_controller.go (Trainer 2.3).
+    """
+    here = stage(kind)
+    here.profile = dataclasses.replace(here.profile, queue="video-a")
     made = here.submit()
     watch = here.watch(made)
     assert watch.step() is None
     assert here.wait().phase == "queued"
     name, uid = made.ref.name, here.job(made)["metadata"]["uid"]
-    here.cluster.patch("Job", name, spec={"suspend": False})
-    here.start(made)
+    here.resume(made, node="n1")
     assert watch.step() is None
+    assert here.wait().phase == "running"
     evicted = {
         "type": "Evicted",
         "status": "True",
         "reason": "Preempted",
         "message": "Preempted to accommodate another",
     }
-    owner = [{"uid": uid, "kind": "Job", "name": name}]
-    here.cluster.add("Workload", f"job-{name}", owners=owner, status={"conditions": [evicted]}, spec={"active": True})
+    owner = [{"uid": uid, "kind": kind, "name": name}]
+    here.cluster.add("Workload", f"w-{name}", owners=owner, status={"conditions": [evicted]}, spec={"active": True})
     assert here.run_pod(made, monkeypatch, fault="75") == 75
-    here.cluster.patch("Job", name, spec={"suspend": True})
-    for pod in here.cluster.all("Pod"):
-        here.cluster.remove("Pod", pod["metadata"]["name"])
+    here.suspend(made)
+    assert not is_failed_by_a_rule(here.job(made), here.cluster.all("Pod"))
     assert watch.step() is None
     assert here.wait().phase == "queued"
     assert "back in the queue, preempted" in here.wait().reason
     assert [task["state"] for task in status.of(here.store, "r")["tasks"]] == ["queued"]
-    here.cluster.remove("Workload", f"job-{name}")
-    here.cluster.patch("Job", name, spec={"suspend": False})
-    here.start(made, node="n2")
+    here.cluster.remove("Workload", f"w-{name}")
+    here.resume(made, node="n2")
+    assert watch.step() is None
+    assert (here.wait().phase, here.wait().node) == ("running", "n2")
     assert here.run_pod(made, monkeypatch) == 0
     assert watch.step() == jobs.DONE
     assert (here.names(), here.cluster.requests("^DELETE")) == ([name], [])
 
 
+def is_failed_by_a_rule(job: dict[str, Any], pods: list[dict[str, Any]]) -> bool:
+    """What the Job controller makes of FailJob rules, whether or not the Job is suspended.
+
+    getFailJobMessage and matchPodFailurePolicy of pkg/controller/job, Kubernetes 1.31 or newer.
+    """
+    rules = job["spec"].get("podFailurePolicy", {}).get("rules", [])
+    fatal = [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailJob" and "onExitCodes" in rule]
+    codes = {pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for pod in pods}
+    assert codes == {75}
+    return any(codes & set(values) for values in fatal)
+
+
 @pytest.mark.parametrize("reason", ["DeletionByTaintManager", "DeletionByPodGC", "PreemptionByScheduler"])
-def test_a_lost_node_costs_no_attempt(reason: str, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions"""
-    here = stage("Job")
+@pytest.mark.parametrize("kind", ["Job", "TrainJob"])
+def test_a_lost_node_costs_no_attempt(kind: str, reason: str, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions, Kubernetes 1.31.
+
+    A Job makes another pod. A TrainJob's JobSet makes all of them anew, by RestartJobSetAndIgnoreMaxRestarts in
+    infra/cluster/training-runtimes.yaml: https://jobset.sigs.k8s.io/docs/concepts/, as Trainer 2.3 brings it.
+    """
+    here = stage(kind)
     made = here.submit()
     watch = here.watch(made)
     here.start(made)
     assert watch.step() is None
-    lost = here.cluster.one("Pod")["metadata"]["name"]
+    lost = here.cluster.all("Pod")[0]["metadata"]["name"]
     target = {"type": "DisruptionTarget", "status": "True", "reason": reason}
     here.cluster.patch("Pod", lost, status={"phase": "Failed", "conditions": [target]})
     assert watch.step() is None
     assert here.wait().phase == "starting"
     assert "starting again" in here.wait().reason
-    here.cluster.remove("Pod", lost)
+    for pod in here.cluster.all("Pod"):
+        here.cluster.remove("Pod", pod["metadata"]["name"])
     here.start(made, node="n2")
     assert watch.step() is None
     assert (here.wait().phase, here.wait().node) == ("running", "n2")
     here.run_pod(made, monkeypatch)
     assert watch.step() == jobs.DONE
     assert here.names() == [made.ref.name]
+
+
+def test_a_lost_worker_of_ray_costs_no_attempt_and_a_lost_head_costs_one(stage: Any) -> None:
+    """KubeRay makes another worker, and does not notice that a head took its driver with it.
+
+    ray-operator/controllers/ray/raycluster_controller.go, KubeRay 1.6; https://github.com/ray-project/kuberay/issues/4217
+    """
+    here = stage("RayJob")
+    made = here.submit(patience_s=0.0)
+    watch = here.watch(made)
+    head = here.pod(made, node="n1", labels={"ray.io/node-type": "head"})
+    worker = here.pod(made, node="n2")
+    here.cluster.patch("RayJob", made.ref.name, status={"jobStatus": "RUNNING", "jobDeploymentStatus": "Running"})
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
+    lost = {"phase": "Failed", "conditions": [target]}
+    here.cluster.patch("Pod", worker, status=lost)
+    assert [watch.step() for _ in range(3)] == [None] * 3
+    assert (here.wait().phase, here.wait().node) == ("running", "n1")
+    here.cluster.patch("Pod", head, status=lost)
+    found = watch.step()
+    assert "Ray's head was lost" in found.reason
+    assert (found.hopeless, here.names()) == (True, [])
+    assert here.submit().number == 2
 
 
 def test_progress_of_the_component_is_logged_in_steps_of_ten_per_cent(stage: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from telecine.runners.cluster import jobs, look
+from telecine import kube
+from telecine.runners.cluster import jobs
 from telecine.runners.cluster.words import State
 
 STORIES = sorted(
@@ -62,7 +63,7 @@ def play(here: Any, made: Any, seen: dict[str, Any]) -> None:
         cluster.put("Event", {"lastTimestamp": f"2026-11-22T11:{at:02d}:00Z", **event}, name=f"event-{at}")
     if seen.get("workload"):
         cluster.put("Workload", seen["workload"], owners=[{"uid": uid, "kind": made.ref.kind, "name": name}])
-    queue, behind = own.get("labels", {}).get(look.QUEUE, ""), seen.get("cluster_queue") or {}
+    queue, behind = own.get("labels", {}).get(kube.QUEUE_LABEL, ""), seen.get("cluster_queue") or {}
     if queue and behind:
         cluster.add("LocalQueue", queue, spec={"clusterQueue": behind["metadata"]["name"]})
         cluster.put("ClusterQueue", behind, namespace=None)

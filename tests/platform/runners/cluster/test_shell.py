@@ -10,6 +10,7 @@ import pytest
 
 from telecine import elsewhere
 from telecine.errors import HardwareFault, InputError
+from telecine.work import attempts, runs, status
 
 
 @pytest.fixture
@@ -64,3 +65,30 @@ def test_a_shell_ends_as_the_component_did(
     shell.end_job(made, "Failed", "BackoffLimitExceeded")
     with pytest.raises(kind, match=made.object):
         called.result(30)
+
+
+def test_a_shell_whose_job_is_refused_leaves_no_task_that_seems_to_start(
+    shell: Any, threads: ThreadPoolExecutor
+) -> None:
+    shell.cluster.fault("^POST .*/jobs$", 403, 'jobs.batch is forbidden: User "me" cannot create resource "jobs"')
+    with pytest.raises(InputError, match="may not create jobs"):
+        _call(shell, threads).result(30)
+    (task,) = status.of(shell.store, "r")["tasks"]
+    assert (task["state"], task["exit_code"]) == ("failed", 78)
+    assert "may not create jobs" in task["detail"]
+    shell.cluster.mend()
+    made = shell.submit()
+    (task,) = status.of(shell.store, "r")["tasks"]
+    assert (task["state"], made.number) == ("starting", 1)
+
+
+def test_a_shell_that_is_refused_a_look_leaves_the_attempt_that_lives(shell: Any) -> None:
+    made = shell.submit()
+    attempt = attempts.Attempt(shell.store, made.prefix, run="r", task="toy.write", superseded=lambda: False)
+    attempt.beat()
+    (pointer,) = runs.pointers(shell.store, "r")
+    runs.point(shell.store, "r", dataclasses.replace(pointer, attempt=attempt.id))
+    shell.cluster.fault(".*", 401)
+    with pytest.raises(InputError, match="does not know us"):
+        shell.submit()
+    assert [task["state"] for task in status.of(shell.store, "r")["tasks"]] == ["running"]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def test_a_look_is_told_as_a_person_would(step: dict[str, Any]) -> None:
 
 def test_the_stories_name_their_sources_and_reach_every_phase() -> None:
     assert [name for name, story in STORIES.items() if "https://" not in story["source"]] == ["unknown_shapes"]
+    assert [name for name, story in STORIES.items() if not re.search(r" \d+\.\d+", story.get("version", ""))] == [
+        "unknown_shapes"
+    ]
     states = [look(step["seen"]) for _, step in STEPS]
     assert {state.phase for state in states} == PHASES
     assert any(state.hopeless for state in states)
