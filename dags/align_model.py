@@ -3,23 +3,26 @@
 Each round films prompts with the model, has the films labelled by Backlot's oracle or by you (under *Required
 Actions*), tunes the model on them by reward-weighted regression, and compares the result with the base model on
 held-out prompts. The model of a round begins the next. The task `outcome` says which model came out and why: that of
-the round with the highest reward if the 95 % interval of its win rate against the base model lies above one half, else
-the base model. MLflow's parent run shows `round/reward` and `round/win_rate` over the rounds. Unanswered questions
-leave the model as it is.
+the round with the highest reward if the interval of its win rate against the base model lies above one half, else the
+base model; the interval is a 95 % one for all rounds at once. A model that came out better is registered under
+`model_name` as `candidate`, so that `promote_model` asks about it. MLflow's parent run shows `round/reward` and
+`round/win_rate` over the rounds. Unanswered questions leave the model as it is. Of several checkpoints that came while
+a run was going on, the newest is taken; the log of `base_model` names the others.
 """
 
 from airflow.sdk import DAG, Param, TaskGroup
 
 from telecine.alignment import BaseModel, Outcome, PairQuestions
-from telecine.assets import CHECKPOINT
+from telecine.assets import CANDIDATE, CHECKPOINT
 from telecine.operators import CloseRun, ComponentOperator, params_for
 from telecine_components.align.collect.spec import COMPONENT as COLLECT
 from telecine_components.align.label.spec import COMPONENT as LABEL
 from telecine_components.align.tune.spec import COMPONENT as TUNE
+from telecine_components.deploy.register.spec import COMPONENT as REGISTER
 from telecine_components.evaluate.compare.spec import COMPONENT as COMPARE
 
 STEPS = params_for(COLLECT, LABEL, TUNE, COMPARE)
-DECIDED = ("collect_round", "label_labeller", "label_answers", "label_answered_by")
+DECIDED = ("collect_round", "label_labeller", "label_answers", "label_answered_by", "compare_num_rounds")
 PARAMS = {
     "model_uri": Param(
         None,
@@ -33,7 +36,7 @@ PARAMS = {
         86400, type="integer", minimum=0, description="Seconds to wait for a person; silence tunes nothing."
     ),
 }
-ASK = {"labeller_param": "labeller", "timeout_param": "answer_timeout_s"}
+ASK = {"labeller_param": "labeller", "timeout_param": "answer_timeout_s", "batch_param": "tune_batch_size"}
 
 with DAG(
     "align_model",
@@ -44,6 +47,7 @@ with DAG(
 ) as dag:
     base = BaseModel()
     base_uri = base.found("model_uri")
+    against = {"reference_uri": base_uri, "num_rounds": base.found("num_rounds")}
     with TaskGroup("round_1"):
         collect_1 = ComponentOperator(
             component=COLLECT, inputs={"model_uri": base_uri, "reference_uri": base_uri, "round": 1}
@@ -54,9 +58,7 @@ with DAG(
         label_1 = ComponentOperator(component=LABEL, inputs={**films, **by, "labeller": "{{ params.labeller }}"})
         learn = {**films, "labels_uri": label_1.out("labels_uri")}
         tune_1 = ComponentOperator(component=TUNE, inputs={**learn, "model_uri": base_uri})
-        compare_1 = ComponentOperator(
-            component=COMPARE, inputs={"model_uri": tune_1.out("model_uri"), "reference_uri": base_uri}
-        )
+        compare_1 = ComponentOperator(component=COMPARE, inputs={"model_uri": tune_1.out("model_uri"), **against})
     with TaskGroup("round_2"):
         before = {"model_uri": tune_1.out("model_uri")}
         collect_2 = ComponentOperator(
@@ -68,9 +70,7 @@ with DAG(
         label_2 = ComponentOperator(component=LABEL, inputs={**films, **by, "labeller": "{{ params.labeller }}"})
         learn = {**films, "labels_uri": label_2.out("labels_uri")}
         tune_2 = ComponentOperator(component=TUNE, inputs={**learn, **before})
-        compare_2 = ComponentOperator(
-            component=COMPARE, inputs={"model_uri": tune_2.out("model_uri"), "reference_uri": base_uri}
-        )
+        compare_2 = ComponentOperator(component=COMPARE, inputs={"model_uri": tune_2.out("model_uri"), **against})
     with TaskGroup("round_3"):
         before = {"model_uri": tune_2.out("model_uri")}
         collect_3 = ComponentOperator(
@@ -82,9 +82,7 @@ with DAG(
         label_3 = ComponentOperator(component=LABEL, inputs={**films, **by, "labeller": "{{ params.labeller }}"})
         learn = {**films, "labels_uri": label_3.out("labels_uri")}
         tune_3 = ComponentOperator(component=TUNE, inputs={**learn, **before})
-        compare_3 = ComponentOperator(
-            component=COMPARE, inputs={"model_uri": tune_3.out("model_uri"), "reference_uri": base_uri}
-        )
+        compare_3 = ComponentOperator(component=COMPARE, inputs={"model_uri": tune_3.out("model_uri"), **against})
     compare_1 >> collect_2
     compare_2 >> collect_3
     outcome = Outcome(
@@ -93,4 +91,11 @@ with DAG(
         compares=[compare_1, compare_2, compare_3],
         questions=[ask_1, ask_2, ask_3],
     )
-    outcome >> CloseRun(per_round=COMPARE).as_teardown()
+    better = {"model_uri": outcome.found("model_uri"), "training_uri": outcome.found("tuning_uri")}
+    register = ComponentOperator(
+        component=REGISTER,
+        inputs={**better, "model_name": "{{ params.model_name }}"},
+        only_if="ti.xcom_pull(task_ids='outcome', key='is_better')",
+        outlets=[CANDIDATE],
+    )
+    register >> CloseRun(per_round=COMPARE).as_teardown()

@@ -2,7 +2,8 @@
 
 Starts whenever `curate_videos` leaves a dataset (asset `curated_dataset`), or by hand on any `dataset_uri`. Trains,
 films the fixed prompts and registers the weights in MLflow as `candidate`, which the assets `checkpoint` and
-`candidate` tell the next DAGs.
+`candidate` tell the next DAGs. Of several datasets that came while a run was going on, the newest is taken; the log of
+`pretrain.train` names the others.
 """
 
 from airflow.sdk import DAG, Param
@@ -26,8 +27,7 @@ with DAG(
     dataset_uri = Newest(DATASET, output="dataset_uri", param="dataset_uri")
     train = ComponentOperator(component=TRAIN, inputs={"dataset_uri": dataset_uri}, outlets=[CHECKPOINT])
     sample = ComponentOperator(component=SAMPLE, inputs={"model_uri": train.out("model_uri")})
+    # The dataset is that which the training read: by now there may be a newer one.
     trained = {"model_uri": train.out("model_uri"), "training_uri": train.out("training_uri")}
-    register = ComponentOperator(
-        component=REGISTER, inputs={**trained, "dataset_uri": dataset_uri}, outlets=[CANDIDATE]
-    )
+    register = ComponentOperator(component=REGISTER, inputs=trained, outlets=[CANDIDATE])
     [sample, register] >> CloseRun().as_teardown()

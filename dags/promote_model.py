@@ -5,7 +5,8 @@ champion's, films it, and asks under *Required Actions*. Approved, the alias `ch
 `make serve` serves; refused or unanswered in time, nothing changes. Either way MLflow and `promotion.json` say who
 decided, when, and which version was champion before: promoting that version again is the rollback. An approval fails
 where the champion has moved since the question was asked. Nobody is asked again about a version that is the champion or
-was decided about, unless a person starts the DAG by hand.
+was decided about, unless a person starts the DAG by hand. Of several candidates that came while a question stood, the
+newest is asked about, of whichever model; the next question names the others, and the log of `deploy.propose` does.
 """
 
 from airflow.sdk import DAG, Param
@@ -27,7 +28,12 @@ PARAMS = {
 BODY = """{{ ti.xcom_pull(task_ids='deploy.propose')['card'] }}
 
 Films of this very version: `{{ ti.xcom_pull(task_ids='evaluate.sample')['samples_uri'] }}/contact_sheet.png`, and in
-MLflow under *samples* of the run `evaluate.sample`. Silence keeps the champion as it is."""
+MLflow under *samples* of the run `evaluate.sample`. Silence keeps the champion as it is.
+{%- set names = ti.xcom_pull(task_ids='deploy.propose', key='superseded_model_name') or [] -%}
+{%- set versions = ti.xcom_pull(task_ids='deploy.propose', key='superseded_model_version') or [] %}
+{% for name in names %}
+* Passed over: {{ name }} version {{ versions[loop.index0] }}; start this DAG by hand to be asked about it.
+{%- endfor %}"""
 
 with DAG(
     "promote_model", schedule=[CANDIDATE], doc_md=__doc__, params=PARAMS, max_active_runs=1, tags=["telecine"]

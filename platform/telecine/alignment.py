@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from telecine import links, settings
+from telecine.assets import CHECKPOINT, Triggering
 from telecine.gate import ASK_AGAIN, answer_of
 from telecine.operators import RETRIES, ComponentOperator, run_of
 from telecine.work import runs
@@ -29,34 +30,34 @@ FIGURES = ("reward_reference", "reward", "win_rate", "win_rate_low", "win_rate_h
 
 
 class BaseModel(BaseOperator):
-    """Find the model to begin with; an output ``model_uri``, and in ``origin`` where it comes from.
+    """Find the model to begin with; outputs ``model_uri``, in ``origin`` where it comes from, and ``num_rounds``.
 
-    It is the Param ``model_uri``; where that is empty, what the asset event that started the run names in its extra
-    as ``model_uri``; where there is none, the version of the Param ``model_name`` that has the alias ``candidate``.
+    It is the Param ``model_uri``; where that is empty, the checkpoint whose event started the run; where there is none,
+    the version of the Param ``model_name`` that has the alias ``candidate``.
     """
 
     def __init__(self, *, task_id: str = "base_model", **kwargs: Any) -> None:
         super().__init__(task_id=task_id, multiple_outputs=True, **{**RETRIES, **kwargs})
 
-    def execute(self, context: "Context") -> dict[str, str]:
+    def execute(self, context: "Context") -> dict[str, Any]:
         """Look; fails at once where there is no such model."""
-        given = str(context["params"].get("model_uri") or "")
-        if given:
-            return self._found(given, "Param model_uri")
-        for events in (context.get("triggering_asset_events") or {}).values():
-            uris = [str(event.extra["model_uri"]) for event in events if (event.extra or {}).get("model_uri")]
-            if uris:
-                return self._found(uris[-1], "asset event")
-        name = str(context["params"]["model_name"])
-        return self._found(_candidate(name, settings.from_environment()), f"candidate of {name}")
+        uri, origin = self._look(context)
+        self.log.info("event=base_model origin=%r model_uri=%s", origin, uri)
+        return {"model_uri": uri, "origin": origin, "num_rounds": context["params"]["rounds"]}
 
     def found(self, name: str) -> Any:
         """An output as an input of another task."""
         return self.output[name]  # type: ignore[index]
 
-    def _found(self, uri: str, origin: str) -> dict[str, str]:
-        self.log.info("event=base_model origin=%r model_uri=%s", origin, uri)
-        return {"model_uri": uri, "origin": origin}
+    def _look(self, context: "Context") -> tuple[str, str]:
+        given = context["params"].get("model_uri")
+        if given:
+            return str(given), "Param model_uri"
+        started = Triggering(CHECKPOINT, "model_uri", "model_uri").started(context)
+        if started:
+            return str(started), "asset event"
+        name = str(context["params"]["model_name"])
+        return _candidate(name, settings.from_environment()), f"candidate of {name}"
 
 
 def _candidate(name: str, here: "Settings") -> str:
@@ -87,23 +88,33 @@ class PairQuestions(HITLOperator):
 
     The question stands on Airflow's page under *Required Actions* as a form with one field a pair. With the oracle as
     labeller nobody is asked and ``answers`` is empty. Without an answer in time the task is skipped, and with it
-    whatever needs the answers. A timeout of zero asks nobody. ``airflow dags test`` has no scheduler to watch the
-    time: there a question waits until it is answered.
+    whatever needs the answers. A timeout of zero asks nobody. Answers that could not be learned from, because their
+    films are fewer than a batch, are not asked for: the task fails. ``airflow dags test`` has no scheduler to watch
+    the time: there a question waits until it is answered.
 
     Args:
         collect: the task whose pairs are asked about.
         labeller_param: name of the Param that is ``oracle`` or ``human``.
         timeout_param: name of the Param that holds how long to wait, in seconds.
+        batch_param: name of the Param that holds how many films a step of the tuning takes.
     """
 
     template_fields = ("subject", "body", "films_uri", "preview_uri")
 
-    def __init__(self, *, collect: ComponentOperator, labeller_param: str, timeout_param: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        collect: ComponentOperator,
+        labeller_param: str,
+        timeout_param: str,
+        batch_param: str,
+        **kwargs: Any,
+    ) -> None:
         arguments = {"subject": "Which film is better?", "options": [SUBMIT, SKIP], "defaults": SKIP, **ASK_AGAIN}
         super().__init__(**{**arguments, "multiple_outputs": True, **kwargs})
         self.films_uri, self.preview_uri = collect.out("films_uri"), collect.out("preview_uri")
         self.collect_id = collect.task_id
-        self.labeller_param, self.timeout_param = labeller_param, timeout_param
+        self.labeller_param, self.timeout_param, self.batch_param = labeller_param, timeout_param, batch_param
 
     def execute(self, context: "Context") -> Any:
         """Ask, and give the worker back; or say at once why nobody is asked."""
@@ -113,6 +124,12 @@ class PairQuestions(HITLOperator):
         pairs = self._pairs()
         if not pairs or timeout_s == 0:
             self._skip(context, "there are no pairs to ask about" if not pairs else f"{self.timeout_param} is 0")
+        batch_size = context["params"][self.batch_param]
+        if batch_size > 2 * len(pairs):
+            raise AirflowFailException(
+                f"{self.task_id}: {self.batch_param} must be at most the {2 * len(pairs)} films of {len(pairs)} pairs, "
+                f"got {batch_size}; lower it or collect more pairs"
+            )
         self.response_timeout = timedelta(seconds=timeout_s)
         for name, pair in pairs.items():
             self.params[name] = Param("same", enum=list(ANSWERS), type="string", description=str(pair["prompt"]))
@@ -194,8 +211,8 @@ class Outcome(BaseOperator):
     """Say which model a loop ends with, after how many rounds, and why.
 
     It is the model of the round with the highest reward if it beats the base model: if the interval of its win rate
-    lies above one half. Else it is the base model. Outputs ``model_uri``, ``num_rounds``, ``why`` and ``rewards``: the
-    base model's and then each round's.
+    lies above one half. Else it is the base model. Outputs ``model_uri``, ``is_better`` where it is not the base model,
+    ``tuning_uri`` then, ``num_rounds``, ``why`` and ``rewards``: the base model's and then each round's.
 
     Args:
         base: the task that found the base model.
@@ -229,6 +246,8 @@ class Outcome(BaseOperator):
         kept, verdict = judged(rounds)
         result = {
             "model_uri": models[kept],
+            "is_better": kept > 0,
+            "tuning_uri": context["ti"].xcom_pull(task_ids=self.tune_ids[kept - 1], key="tuning_uri") if kept else "",
             "num_rounds": len(models) - 1,
             "why": "; ".join([self._reached(context, len(models) - 1), *verdict]),
             "rewards": [rounds[0]["reward_reference"], *(figures["reward"] for figures in rounds)] if rounds else [],
@@ -237,6 +256,10 @@ class Outcome(BaseOperator):
             "event=outcome num_rounds=%d why=%r rewards=%s", *(result[n] for n in ("num_rounds", "why", "rewards"))
         )
         return result
+
+    def found(self, name: str) -> Any:
+        """An output as an input of another task."""
+        return self.output[name]  # type: ignore[index]
 
     def _reached(self, context: "Context", num_rounds: int) -> str:
         from telecine.storage import Store

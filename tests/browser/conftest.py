@@ -59,6 +59,7 @@ class Airflow:
     password: str
     mlflow: tuple[str, ...]
     """MLflow's page beside it: URL, name and password."""
+    environment: dict[str, str]
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=self.url, timeout=60)
@@ -75,9 +76,30 @@ class Airflow:
             assert reply.status_code in (404, 500, 503) and time.monotonic() < deadline, reply.text
             time.sleep(1)
 
+    def call(self, *arguments: str) -> None:
+        """Run one ``airflow`` command of this deployment."""
+        line = "import subprocess, sys; from deployment import laptop\n"
+        line += "sys.exit(subprocess.call(['airflow', *sys.argv[1:]], env=laptop().environment()))"
+        environment = self.environment | {"PYTHONPATH": str(REPOSITORY / "infra" / "local")}
+        command = [sys.executable, "-P", "-c", line, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def unpause(self, dag: str) -> None:
+        """Let a DAG run, also by itself."""
+        self.ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+
+    def runs(self, dag: str, kind: str, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """The runs of a DAG that were started in some way, once they are as wanted."""
+        deadline = time.monotonic() + WAIT_S
+        while not holds(found := self.ask("GET", f"/api/v2/dags/{dag}/dagRuns?run_type={kind}")["dag_runs"]):
+            assert time.monotonic() < deadline, found
+            time.sleep(1)
+        return found
+
     def start(self, dag: str, run: str, conf: dict[str, Any]) -> None:
         """Start a run of a DAG."""
-        self.ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+        self.unpause(dag)
         body = {"dag_run_id": run, "logical_date": None, "conf": conf}
         self.ask("POST", f"/api/v2/dags/{dag}/dagRuns", body)
 
@@ -148,7 +170,7 @@ def airflow(trained: Any) -> Iterator[Airflow]:
         assert found is not None, up.stdout + up.stderr
         pages = re.search(r"^MLflow\s+(\S+)\s+(admin)\s+(\S+)$", up.stdout, re.MULTILINE)
         assert pages is not None, up.stdout + up.stderr
-        yield Airflow(here, found[1], found[2], pages.groups())
+        yield Airflow(here, found[1], found[2], pages.groups(), environment)
     finally:
         subprocess.run([*command, "down"], env=environment, timeout=120, check=True)
 

@@ -1,5 +1,6 @@
 """The human gates, answered on Airflow's own page, by its API, and by silence: that of promote_model and the pairs of
-align_model. One file, because its one Airflow takes long to start.
+align_model. And what only a scheduler does: start a DAG by an asset, and run a backfill. One file, because its one
+Airflow takes long to start.
 """
 
 import json
@@ -79,6 +80,23 @@ def _tags(client: Any, model: str) -> dict[str, str]:
     return {name: tags[f"telecine.promotion_{name}"] for name in ("decision", "by", "previous")}
 
 
+def test_a_candidate_that_a_dag_registers_starts_the_question_about_it(
+    airflow: Any, trained: Any, tiny_training: dict[str, Any]
+) -> None:
+    training = {f"train_{name}": value for name, value in tiny_training.items()}  # done before, so it is reused
+    sample = {"sample_num_steps": 1, "sample_prompts": ["a red square moves right"], "sample_seeds": [0]}
+    names = {"dataset_uri": str(trained.dataset), "register_model_name": "told"}
+    airflow.start("pretrain_model", "made", training | sample | names)
+    (started,) = airflow.runs(DAG, "asset_triggered", bool)
+    run = started["dag_run_id"]
+    airflow.wait(DAG, run, lambda states: states.get("approve") == "awaiting_input")
+    met = {p.task: p for p in runs.pointers(Store(airflow.here.store_uri), runs.slug(DAG, run))}
+    asked = met["deploy.propose"]
+    assert (asked.inputs["model_name"], asked.inputs["model_version"]) == ("told", "1")
+    path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
+    assert airflow.ask("GET", path)["subject"] == "Promote told version 1 to champion?"
+
+
 # The pairs of align_model
 
 ALIGN = "align_model"
@@ -91,7 +109,7 @@ TINY = {
     "collect_max_pairs": 2,
     "tune_num_steps": 1,
     "tune_batch_size": 2,
-    "compare_num_prompts": 2,
+    "compare_num_prompts": 8,
     "compare_num_seeds": 1,
     "compare_num_steps": 1,
 }
@@ -158,3 +176,32 @@ def _watch(chromium: Browser, mlflow: tuple[str, str, str], shown: dict[str, str
 
 def _local(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
+
+
+# A backfill of curate_videos
+
+DAYS = ("2026-11-18", "2026-11-19")
+
+
+def test_a_backfill_gives_each_day_of_its_range_the_footage_of_that_day(airflow: Any, tmp_path: Path) -> None:
+    for number, day in enumerate(DAYS, 1):
+        (tmp_path / day).mkdir()
+        for name in range(number):
+            (tmp_path / day / f"{name}.mp4").write_text(f"no video: {day} {name}")  # nothing to encode is soon told
+    airflow.unpause("curate_videos")
+    conf = json.dumps({"videos_uri": f"{tmp_path}/{{day}}"})
+    period = ("--from-date", DAYS[0], "--to-date", DAYS[1])
+    airflow.call("backfill", "create", "--dag-id", "curate_videos", *period, "--dag-run-conf", conf)
+    made = airflow.runs(
+        "curate_videos",
+        "backfill",
+        lambda found: len(found) == 2 and all(run["state"] in ("failed", "success") for run in found),
+    )
+    seen = {}
+    for run in made:
+        slug = runs.slug("curate_videos", run["dag_run_id"])
+        met = {p.task: p for p in runs.pointers(Store(airflow.here.store_uri), slug)}
+        split, select = met["curate.split"], met["curate.filter"]
+        seen[split.inputs["videos_uri"]] = (run["logical_date"][:10], split.outputs["num_bad_files"])
+        assert (select.decision, select.exit_code) == ("failed", 78), "no clip is left of these files"
+    assert seen == {str(tmp_path / day): (day, number) for number, day in enumerate(DAYS, 1)}

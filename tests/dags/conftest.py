@@ -37,7 +37,7 @@ class Airflow:
     def call(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run one ``airflow`` command."""
         return subprocess.run(
-            ["airflow", *arguments], env=self.environment | environment, capture_output=True, text=True, timeout=300
+            ["airflow", *arguments], env=self.environment | environment, capture_output=True, text=True, timeout=600
         )
 
     def test(

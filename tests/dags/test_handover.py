@@ -19,6 +19,7 @@ from telecine.component import POOLS
 from telecine.errors import InputError
 from telecine.execution import Call, execute
 from telecine.operators import CollectGarbage, ComponentOperator
+from telecine.work.digests import Digests
 
 REPOSITORY = Path(__file__).parents[2]
 DAY = "2026-11-19"
@@ -76,7 +77,9 @@ def test_a_day_s_footage_becomes_a_dataset_and_the_dataset_a_candidate(airflow: 
     assert trained.returncode == 0, trained.stdout[-5000:] + trained.stderr[-5000:]
     met = airflow.pointers("trained")
     assert met["pretrain.train"].inputs["dataset_uri"] == dataset["dataset_uri"]
-    assert met["deploy.register"].inputs["dataset_uri"] == dataset["dataset_uri"]
+    assert met["deploy.register"].inputs["dataset_uri"] == "", "what the training read, whatever is newest by then"
+    registered = json.loads(_local(met["deploy.register"].outputs["registration_uri"]).read_text())
+    assert registered["dataset_digest"] == Digests(airflow.here.home).tree(_local(dataset["dataset_uri"]))
     told = events(airflow)
     assert told["checkpoint"]["model_uri"] == met["pretrain.train"].outputs["model_uri"]
     assert (told["candidate"]["model_name"], told["candidate"]["model_version"]) == ("telecine-flywheel", "1")
@@ -85,6 +88,10 @@ def test_a_day_s_footage_becomes_a_dataset_and_the_dataset_a_candidate(airflow: 
     cleared = airflow.test("collect_garbage", "cleared", {"dry_run": True, "keep_days": 0})
     assert cleared.returncode == 0, cleared.stdout[-5000:] + cleared.stderr[-5000:]
     _check_garbage(airflow, cleared.stdout)
+
+
+def _local(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
 
 
 def _check_garbage(airflow: Any, log: str) -> None:
@@ -102,17 +109,30 @@ def _check_garbage(airflow: Any, log: str) -> None:
 # What an input from an asset is
 
 
+OLDER = {"dataset_uri": "older"}
+
+
+class Xcom:
+    """Where a task leaves what others may ask for."""
+
+    def __init__(self) -> None:
+        self.left: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.left[key] = value
+
+
 def context(
     params: dict[str, Any], *, triggering: dict[str, Any] | None = None, inlet: dict[str, Any] | None = None
 ) -> Any:
     """What Airflow gives a task that was started by an event, or finds events of earlier runs."""
     found = {
-        name: {DATASET: [SimpleNamespace(extra={"dataset_uri": "older"}), SimpleNamespace(extra=extra)]}
+        name: {DATASET: [SimpleNamespace(extra=extra, timestamp=2), SimpleNamespace(extra=OLDER, timestamp=1)]}
         if extra is not None
         else {}
         for name, extra in (("triggering_asset_events", triggering), ("inlet_events", inlet))
     }
-    return {"params": params, **found}
+    return {"params": params, "ti": Xcom(), **found}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +167,14 @@ def test_an_input_from_the_triggering_event_ignores_older_ones() -> None:
     assert version.resolve(started) == "event"
     by_hand = context({"dataset_uri": "param"}, inlet={"dataset_uri": "inlet"})
     assert version.resolve(by_hand) == "param"
+
+
+def test_events_that_a_run_passes_over_are_named_in_its_log_and_left_for_who_asks(caplog: Any) -> None:
+    version = Triggering(DATASET, output="dataset_uri", param="dataset_uri")
+    started = context({"dataset_uri": ""}, triggering={"dataset_uri": "event"})
+    assert version.resolve(started) == "event"
+    assert started["ti"].left == {"superseded_dataset_uri": ["older"]}
+    assert "event=superseded asset=curated_dataset dataset_uri=['older'] by=event" in caplog.text
 
 
 # The DAGs together

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 from airflow.models.hitl import HITLDetail
 from airflow.sdk import DAG
@@ -45,6 +46,22 @@ def test_what_is_promoted_is_the_very_version_that_was_shown(dag: Any) -> None:
         assert (version.operator.task_id, version.key) == ("deploy.propose", "model_version")
     assert dag.get_task("evaluate.sample").inputs["model_uri"].key == "model_source"
     assert dag.get_task("approve").upstream_task_ids == {"evaluate.sample"}
+
+
+def test_the_question_names_the_candidates_that_it_passes_over(dag: Any) -> None:
+    left = {"superseded_model_name": ["one", "two"], "superseded_model_version": ["3", "1"]}
+    shown = {"deploy.propose": {"card": "The card."}, "evaluate.sample": {"samples_uri": "s3://films"}}
+
+    def body(left: dict[str, Any]) -> str:
+        ti = SimpleNamespace(xcom_pull=lambda task_ids, key="": left.get(key) if key else shown[task_ids])
+        return str(jinja2.Template(dag.get_task("approve").body).render(ti=ti))
+
+    passed = [line for line in body(left).splitlines() if "Passed over" in line]
+    assert [line.partition(";")[0] for line in passed] == [
+        "* Passed over: one version 3",
+        "* Passed over: two version 1",
+    ]
+    assert body({}).rstrip().endswith("Silence keeps the champion as it is.")
 
 
 @pytest.mark.parametrize(

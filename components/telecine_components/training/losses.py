@@ -46,7 +46,7 @@ class RewardWeighted:
     """Flow-RWR (arXiv:2501.13918, Eq. 9): flow matching in which each sample counts by its reward.
 
     ``L = E[w(x_0, y) |v - v_theta(x_t, t, y)|^2]``. With the weights of :func:`reward_weights` its optimum is the
-    velocity of the data's distribution tilted by exp(reward / temperature), for each caption by itself.
+    velocity of the data's distribution tilted by exp(reward / temperature), for each caption, or pair, by itself.
     """
 
     flow: FlowMatching
@@ -57,17 +57,18 @@ class RewardWeighted:
         return (batch.weights * self.flow.per_sample(model, batch, step)).mean()
 
 
-def reward_weights(rewards: Sequence[float], captions: Sequence[str], temperature: float) -> list[float]:
-    """Weight of each sample: exp(reward / temperature), divided by its caption's mean so that this is one.
+def reward_weights(rewards: Sequence[float], groups: Sequence[str], temperature: float) -> list[float]:
+    """Weight of each sample: exp(reward / temperature), divided by its group's mean so that this is one.
 
-    Only differences within a caption count, so an easy caption weighs no more than a hard one, a constant added to
-    the rewards changes nothing, and the learning rate means what it means in plain flow matching. VideoAlign's Eq. 9
-    is the case of temperature one without the division.
+    A group is what rewards were given relative to: a caption's films, or the two of a pair. Only differences within it
+    count, so an easy caption weighs no more than a hard one, a constant added to the rewards changes nothing, and the
+    learning rate means what it means in plain flow matching. VideoAlign's Eq. 9 is the case of temperature one without
+    the division.
     """
     value = torch.tensor(rewards, dtype=torch.float64) / temperature
     weights = torch.empty_like(value)
-    for caption in set(captions):
-        members = torch.tensor([i for i, other in enumerate(captions) if other == caption])
+    for group in set(groups):
+        members = torch.tensor([i for i, other in enumerate(groups) if other == group])
         weights[members] = torch.softmax(value[members], dim=0) * len(members)
     return [float(weight) for weight in weights]
 

@@ -142,7 +142,7 @@ def run_metrics(view: View) -> Iterator["Metric"]:
     lost = "Tasks that say they are running and whose attempt is dead."
     yield _gauge("telecine_attempts_lost", lost, [({}, float(view.num_lost))])
     ended = [({"component": name, "decision": how}, count) for (name, how), count in sorted(view.ended.items())]
-    yield _counter("telecine_tasks_ended_total", "Tasks that ended, by what they met.", ended)
+    yield _counter("telecine_tasks_ended_total", "Tasks that ended since this exporter began, by what they met.", ended)
 
 
 def metric_name(value: str) -> str:

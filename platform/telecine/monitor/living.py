@@ -38,8 +38,8 @@ class View:
     """One look at the store.
 
     Attributes:
-        ended: by (component, decision), tasks that ended, counted since this process began to look; those that had
-            ended before count once.
+        ended: by (component, decision), tasks that ended since this process began to look: what had ended by then is
+            there as zero, so that a restart counts nothing again and the next one is seen as a rise.
         num_lost: tasks that say they are running and whose attempt is dead.
         num_hidden: living attempts beyond :data:`MAX_LIVING`.
     """
@@ -88,14 +88,14 @@ class Watch:
         )
 
     def _take(self, entries: list[Entry], fresh: list[Entry], records: list[Any]) -> None:
-        """Remember the new pointers, the newest task first, and count those that ended."""
+        """Remember the new pointers, the newest task first, and count those that ended after the first look."""
         for entry, record in zip(fresh, records, strict=True):
             if record is None:
                 continue
             pointer = Pointer(**record)
             self._pointers[entry.path] = (_tag(entry), pointer)
             if pointer.decision != "running":
-                self._ended[(pointer.component, pointer.decision)] += 1
+                self._ended[(pointer.component, pointer.decision)] += int(self._view is not None)
         there = {entry.path for entry in entries}
         kept = [(path, known) for path, known in self._pointers.items() if path in there]
         self._pointers = dict(sorted(kept, key=lambda each: -each[1][1].started))

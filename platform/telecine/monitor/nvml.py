@@ -14,6 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from telecine.errors import InputError
+from telecine.work import runs
+
 READY: Final = "ready"
 STATES: Final = {
     READY: "",
@@ -118,6 +121,9 @@ class Reader:
     def close(self) -> None:
         """Let go of the driver."""
         if self._open:
+            for events in filter(None, self._events.values()):
+                with contextlib.suppress(self._library.NVMLError):
+                    self._library.nvmlEventSetFree(events)
             self._open, self._events = False, {}
             with contextlib.suppress(self._library.NVMLError):
                 self._library.nvmlShutdown()
@@ -160,9 +166,10 @@ class Reader:
         """Count the XIDs since the last look: NVML has no counter of them, only events that wait to be fetched."""
         nvml = self._library
         if uuid not in self._events:
-            events = nvml.nvmlEventSetCreate()
-            nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
-            self._events[uuid] = events
+            self._events[uuid] = None  # a GPU that cannot tell is asked once: each event set takes memory
+            self._events[uuid] = self._event_set(handle)
+        if self._events[uuid] is None:
+            return
         for _ in range(MAX_EVENTS):
             try:
                 event = nvml.nvmlEventSetWait(self._events[uuid], 0)
@@ -171,6 +178,16 @@ class Reader:
                     return
                 raise
             self._xids[uuid][int(event.eventData)] += 1
+
+    def _event_set(self, handle: Any) -> Any:
+        nvml = self._library
+        events = nvml.nvmlEventSetCreate()
+        try:
+            nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
+        except nvml.NVMLError:
+            nvml.nvmlEventSetFree(events)
+            raise
+        return events
 
     def _tried(self, reading: str, read: Callable[[], Any], errors: Counter[str]) -> Any:
         """What was read, or None; counted as an error unless the GPU does not have such a reading at all."""
@@ -187,16 +204,30 @@ class Reader:
 
 
 def run_of(pid: int, proc: Path = Path("/proc")) -> str:
-    """Slug of the run that a process works for, from its arguments or its environment; empty where unknown."""
+    """Slug of the run that a process works for; empty where unknown.
+
+    It is that of a command line of ``telecine``, else of the environment: to other programs ``--run`` means other
+    things, and what is no slug would be a label without bounds.
+    """
     try:
         arguments = (proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
         variables = (proc / str(pid) / "environ").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
+    named = [text.partition("=")[2] for text in variables if text.startswith("TELECINE_RUN=")]
     if "--run" in arguments[:-1]:
-        return arguments[arguments.index("--run") + 1]
-    found = (text.partition("=")[2] for text in variables if text.startswith("TELECINE_RUN="))
-    return next(found, "")
+        place = arguments.index("--run")
+        if any(Path(word).name in ("telecine", "telecine.cli") for word in arguments[:place]):
+            named.insert(0, arguments[place + 1])
+    return next(filter(_is_slug, named), "")
+
+
+def _is_slug(text: str) -> bool:
+    try:
+        runs.check_slug(text)
+    except InputError:
+        return False
+    return True
 
 
 def _installed() -> ModuleType | None:

@@ -37,8 +37,9 @@ def test_the_oracle_rewards_every_film_for_what_it_shows(first_round: Any) -> No
 
 def test_the_oracle_prefers_the_better_film_and_calls_small_differences_the_same() -> None:
     pairs = [films.Pair(prompt="p", a="one", b=other) for other in ("less", "more", "near")]
-    rewards = {"one": 0.5, "less": 0.2, "more": 0.9, "near": 0.51}
-    assert oracle_answers(pairs, rewards, 0.02) == ["A", "B", "same"]
+    rewards = {"one": 0.5, "less": 0.25, "more": 0.875, "near": 0.515625}
+    assert oracle_answers(pairs, rewards, 0.015625) == ["A", "B", "same"]
+    assert oracle_answers(pairs, rewards | {"near": 0.5}, 0.0) == ["A", "B", "same"], "a margin of 0 leaves real ties"
 
 
 def test_a_person_s_answers_become_rewards_with_their_name(first_round: Any) -> None:
@@ -54,6 +55,8 @@ def test_a_person_s_answers_become_rewards_with_their_name(first_round: Any) -> 
     given = [(labels[pair.a]["reward"], labels[pair.b]["reward"]) for pair in pairs]
     assert given == [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 0.0)]
     assert len(labels) == 2 * len(pairs), "what nobody judged has no label"
+    assert [(labels[pair.a]["pair"], labels[pair.b]["pair"]) for pair in pairs] == [(n, n) for n in (1, 2, 3, 4)]
+    assert {row["pair"] for row in labels_of(first_round.labels).values()} == {None}
     assert {(row["labeller"], row["labelled_by"], row["motion"]) for row in labels.values()} == {
         ("human", "maria", None)
     }

@@ -69,6 +69,20 @@ def test_weights_ignore_what_captions_have_in_common() -> None:
     assert weights[0] + weights[2] == pytest.approx(2.0) == pytest.approx(weights[1] + weights[3])
 
 
+def test_a_person_s_answer_counts_within_its_pair_and_not_against_another_of_the_caption(
+    first_round: Any, tune_inputs: dict[str, Any], collect_inputs: dict[str, Any]
+) -> None:
+    model_uri = first_round.trained.outputs.model_uri
+    values = collect_inputs | {"prompts": collect_inputs["prompts"][:1]}
+    films = first_round.trained.run("align.collect", model_uri=model_uri, reference_uri=model_uri, **values)
+    answers = {"labeller": "human", "answers": ["A", "same"], "answered_by": "maria"}
+    labels = first_round.trained.run("align.label", films_uri=films.films_uri, **answers)
+    uris = {"model_uri": model_uri, "films_uri": films.films_uri, "labels_uri": labels.labels_uri}
+    tuned = first_round.trained.run("align.tune", **uris, **(tune_inputs | {"num_steps": 1}))
+    given = json.loads(local(tuned.tuning_uri).read_text())["films"].values()
+    assert sorted((film["reward"], round(film["weight"], 6)) for film in given) == [(0, 0), (0.5, 1), (0.5, 1), (1, 2)]
+
+
 def wait_for_checkpoint(root: Path, before: set[str], child: "subprocess.Popen[bytes]") -> None:
     """Until work that is not in ``before`` has its first checkpoint."""
     deadline = time.monotonic() + 120
@@ -113,6 +127,25 @@ def test_a_folder_that_is_no_model_is_refused(first_round: Any, tune_inputs: dic
     values = inputs_of(first_round, tune_inputs) | {"model_uri": str(first_round.trained.dataset)}
     with pytest.raises(InputError, match=r"no trained_on\.json"):
         first_round.trained.run("align.tune", **values)
+
+
+def test_a_tuned_model_is_registered_with_the_rights_of_what_its_base_was_trained_on(first_round: Any) -> None:
+    from telecine import tracking
+    from telecine.storage import Store
+    from telecine.work import garbage
+
+    tuned = {"model_uri": first_round.tuned.model_uri, "training_uri": first_round.tuned.tuning_uri}
+    outputs = first_round.trained.run("deploy.register", model_name="tuned", **tuned)
+    version = tracking.connect(first_round.trained.deployment).get_model_version_by_alias("tuned", "candidate")
+    assert str(version.version) == outputs.model_version == "1"
+    assert (version.tags["telecine.component"], version.tags["telecine.licences"]) == ("align.tune", "CC0-1.0: 12")
+    assert version.description == (
+        f"Tuned by rewards on 12 films, 6 steps. Mean reward of the films {first_round.tuned.reward_of_films:.4f}, "
+        f"weighted {first_round.tuned.reward_weighted:.4f}."
+    )
+    work = tuned["model_uri"].partition("/store/")[2].partition("/attempts/")[0]
+    report = garbage.collect(Store(first_round.trained.deployment.store_uri), keep_days=0, dry_run=True)
+    assert work.startswith("work/align.tune/") and work not in {row["path"] for row in report["removed"]}
 
 
 def test_loss_and_reward_are_in_mlflow(first_round: Any) -> None:

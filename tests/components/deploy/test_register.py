@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from telecine import settings, tracking
 from telecine.errors import InputError
+from telecine.work.digests import Digests
 from telecine_components.deploy.register import registry
 from telecine_components.deploy.register.registry import DIGEST_TAG
 from telecine_models.pipeline import TelecinePipeline
@@ -104,6 +107,39 @@ def test_the_record_says_what_the_weights_are_and_names_no_place(trained: Any) -
     assert document["component"] == "pretrain.train"
     assert len(document["model_digest"]) == 64
     assert str(trained.deployment.home) not in text
+
+
+def test_the_dataset_is_the_one_that_the_training_read(trained: Any, tmp_path: Path) -> None:
+    told = [_registered(register(trained, dataset_uri=uri)) for uri in ("", str(trained.dataset))]
+    shutil.copytree(trained.dataset, tmp_path / "copy")
+    told.append(_registered(register(trained, dataset_uri=str(tmp_path / "copy"))))
+    assert {document["dataset_digest"] for document in told} == {Digests(tmp_path).tree(trained.dataset)}
+    assert {document["num_sources"] for document in told} == {3}
+
+
+def test_a_dataset_that_the_model_never_saw_gives_it_no_rights(trained: Any, tmp_path: Path) -> None:
+    rows = pq.read_table(trained.dataset / "index.parquet").to_pylist()
+    pq.write_table(pa.Table.from_pylist([row | {"licence": "CC-BY-4.0"} for row in rows]), tmp_path / "index.parquet")
+    with pytest.raises(InputError, match="dataset_uri must be what .* was trained on"):
+        register(trained, dataset_uri=str(tmp_path))
+
+
+def test_weights_from_elsewhere_need_a_dataset(trained: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained.outputs.model_uri.removeprefix("file://"), tmp_path / "model")
+    with pytest.raises(InputError, match="no work of this store says what .* was trained on; give dataset_uri"):
+        register(trained, run="elsewhere", model_uri=str(folder), dataset_uri="")
+    assert register(trained, model_uri=str(folder), model_name="elsewhere").model_version == "1"
+
+
+def test_a_report_that_is_none_is_refused(trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"training_uri must be training.json of pretrain.train or tuning.json of"):
+        register(trained, training_uri=str(tmp_path / "report.json"))
+
+
+def _registered(outputs: Any) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path(outputs.registration_uri.removeprefix("file://")).read_text())
+    return document
 
 
 def test_a_name_that_the_registry_cannot_hold_is_refused(trained: Any) -> None:

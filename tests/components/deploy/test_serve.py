@@ -32,7 +32,7 @@ FILM = Film(prompt="a square", seed=0, num_steps=1, guidance_scale=1.0, num_fram
 @pytest.fixture(scope="module")
 def service(launcher: Any) -> Iterator[Any]:
     """One service for every test that leaves it as it found it."""
-    started = launcher.start(model_name="served")
+    started = launcher.start(model_name="served", allowed_hosts=["films.example"])
     yield started
     started.stop()
 
@@ -125,6 +125,12 @@ def test_a_login_gives_a_cookie_that_no_script_reads_and_no_other_site_sends(ser
         ({"Origin": "http://127.0.0.1:9"}, 403),
         ({"Origin": "null"}, 403),
         ({"Content-Type": "text/plain"}, 415),
+        ({"Authorization": "Basic x"}, 401),
+        ({"Authorization": "Basic x", "Content-Type": "text/plain"}, 401),
+        ({"Authorization": "Basic x", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Authorization": "Bearer wrong", "Origin": "http://127.0.0.1:9"}, 403),
+        ({"Host": "films.example"}, 202),
+        ({"Host": "films.example", "Origin": "https://films.example"}, 202),
         ({"Host": "rebound.example"}, 421),
         ({"Host": "[::1"}, 421),
     ],

@@ -1,20 +1,31 @@
 """Tasks of deploy.serve, the thread that films them and the claim on them, by themselves: also over a bad store."""
 
-from collections.abc import Collection
+import asyncio
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from telecine.errors import InputError, RetryLater
 from telecine.storage import Store
+from telecine_components.deploy.serve.access import Access
+from telecine_components.deploy.serve.app import Service, build
 from telecine_components.deploy.serve.claim import Claim
+from telecine_components.deploy.serve.limits import Limits
+from telecine_components.deploy.serve.metrics import Metrics
 from telecine_components.deploy.serve.sampler import Sampler, enlarged
-from telecine_components.deploy.serve.tasks import MAX_TRIES, Film, QueueFull, Tasks
+from telecine_components.deploy.serve.tasks import MAX_TRIES, Disowned, Film, QueueFull, Tasks
 
 FILM = Film(prompt="a square", seed=0, num_steps=1, guidance_scale=1.0, num_frames=2, height_px=8, width_px=8)
+
+DEFAULTS = {"num_steps": 1, "guidance_scale": 1.0, "num_frames": 2, "height_px": 8, "width_px": 8}
+TOKEN = "a token of the tests"  # noqa: S105
+SLOW_S = 1.0
 
 
 class Failing(Store):
@@ -166,5 +177,104 @@ def test_a_service_whose_claim_was_taken_over_ends_and_writes_no_more(store: Sto
     Claim(claiming(store, "second"), "services/m")
     with pytest.raises(InputError, match="another service has taken services/m over"):
         claim.watch(on_loss=made.disown, look_s=0.01)
-    assert made.put_back(running, tries=0).state == "queued"
+    with pytest.raises(Disowned):
+        made.put_back(running, tries=0)
     assert store.read_json(f"services/m/tasks/{running.id}/task.json")["state"] == "running"
+
+
+def test_a_service_that_was_taken_over_accepts_writes_and_removes_nothing(store: Store) -> None:
+    made = tasks(store, keep=1)
+    for _ in range(3):
+        made.submit(FILM)
+        made.cancel(made.waiting()[0])
+    made.submit(FILM)
+    running = made.next(0)
+    assert running is not None
+    made.disown()
+    before = {entry.path: entry.modified for entry in store.entries("services")}
+    for change in (
+        lambda: made.submit(FILM),
+        lambda: made.cancel(running),
+        lambda: made.finish(running, b"film", seconds=1.0, model="m"),
+    ):
+        with pytest.raises(Disowned):
+            change()
+    assert {entry.path: entry.modified for entry in store.entries("services")} == before
+    assert made.num_ended["done"] == 0
+
+
+# The routes, in this process
+
+
+class Slow(Store):
+    """A store that takes its time to write."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Wait, then write."""
+        time.sleep(SLOW_S)
+        super().write(path, data)
+
+
+@pytest.fixture
+def routes(trained: Any, tmp_path: Path) -> Callable[[Tasks], httpx.AsyncClient]:
+    """A client, with the token, of a service over some tasks that nobody films."""
+    folder = Path(trained.outputs.model_uri.removeprefix("file://"))
+
+    def client(made: Tasks) -> httpx.AsyncClient:
+        service = Service(
+            model="m",
+            version="1",
+            tasks=made,
+            sampler=Sampler(made, folder, tmp_path, fps=8.0, model="m", num_threads=1, shown_height_px=8),
+            limits=Limits(defaults=DEFAULTS, patch=(1, 1, 1), most={}, max_prompt_chars=99),
+            access=Access(TOKEN),
+            metrics=Metrics(made, model="m", version="1"),
+            fetch=Path,
+            ready=lambda: True,
+        )
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(build(service)), base_url="http://localhost", headers=headers
+        )
+
+    return client
+
+
+def test_a_store_that_is_slow_holds_up_no_other_request(
+    routes: Callable[[Tasks], httpx.AsyncClient], tmp_path: Path
+) -> None:
+    async def ask() -> tuple[list[int], float]:
+        client, slowest = routes(tasks(Slow(f"file://{tmp_path / 'store'}"))), 0.0
+        posts = [asyncio.create_task(client.post("/v1/videos", json={"prompt": "a square"})) for _ in range(4)]
+        while not all(post.done() for post in posts):
+            began = time.monotonic()
+            assert (await client.get("/healthz")).status_code == 200
+            await asyncio.sleep(0.01)
+            slowest = max(slowest, time.monotonic() - began)
+        return [post.result().status_code for post in posts], slowest
+
+    codes, slowest = asyncio.run(ask())
+    assert codes == [202] * 4
+    assert slowest < 0.8 * SLOW_S
+
+
+def test_a_request_that_meets_a_service_just_taken_over_is_sent_away(
+    routes: Callable[[Tasks], httpx.AsyncClient], store: Store
+) -> None:
+    made = tasks(store)
+    waits = made.submit(FILM)[0]
+    made.disown()
+
+    async def ask() -> list[httpx.Response]:
+        client = routes(made)
+        return [
+            await client.post("/v1/videos", json={"prompt": "a square"}),
+            await client.delete(f"/v1/videos/{waits.id}"),
+            await client.get("/readyz"),
+        ]
+
+    asked, cancelled, ready = asyncio.run(ask())
+    assert [reply.status_code for reply in (asked, cancelled, ready)] == [503] * 3
+    assert cancelled.json()["error"] == "another service has taken over; ask that one"
+    assert "retry-after" in asked.headers and "retry-after" in cancelled.headers
+    assert [task.id for task in tasks(store).waiting()] == [waits.id]

@@ -25,6 +25,7 @@ class FakeNvml:
 
     def __init__(self, *gpus: FakeGpu, init_error: int | None = None) -> None:
         self.gpus, self.init_error, self.open = list(gpus), init_error, False
+        self.num_event_sets = 0
 
     def __getattr__(self, name: str) -> Any:
         """Constants and errors are those of the real module."""
@@ -104,7 +105,12 @@ class FakeNvml:
 
     def nvmlEventSetCreate(self) -> list[FakeGpu]:
         self._check_open()
+        self.num_event_sets += 1
         return []
+
+    def nvmlEventSetFree(self, eventSet: list[FakeGpu]) -> None:
+        self._check_open()
+        self.num_event_sets -= 1
 
     def nvmlDeviceRegisterEvents(self, handle: FakeGpu, eventTypes: int, eventSet: list[FakeGpu]) -> None:
         assert eventTypes == pynvml.nvmlEventTypeXidCriticalError
@@ -134,6 +140,9 @@ def proc(tmp_path: Path) -> Path:
         (11, "python\0telecine\0run\0pretrain.train\0--run\0flywheel-1\0", "HOME=/x\0"),
         (12, "python\0train.py\0", "HOME=/x\0TELECINE_RUN=sweep-2\0"),
         (13, "python\0notebook\0", "HOME=/x\0"),
+        (14, "python\0-P\0-m\0telecine.cli\0run\0align.tune\0--run\0align-3\0", "HOME=/x\0"),
+        (15, "python\0train.py\0--run\0somebody-else\0", "HOME=/x\0"),
+        (16, "python\0-m\0telecine.cli\0run\0a.b\0--run\0no slug\0", "TELECINE_RUN=Neither\n\0"),
     ):
         (tmp_path / "proc" / str(pid)).mkdir(parents=True)
         (tmp_path / "proc" / str(pid) / "cmdline").write_text(arguments)

@@ -115,11 +115,14 @@ def test_a_living_attempt_has_its_progress_and_a_dead_one_no_series(toys: Any, s
 def test_ended_tasks_are_counted_by_what_they_met(letters: Any, toys: Any, deployment: Any) -> None:
     toys.run("text.repeat", "--run", "a")
     watch = living.Watch(Store(deployment.store_uri), fresh_s=0)
-    assert watch.view().ended == {("text.repeat", "ran"): 1}
+    assert watch.view().ended == {("text.repeat", "ran"): 0}, "history is not counted anew by each start"
     toys.run("text.repeat", "--run", "b")
+    assert watch.view().ended == {("text.repeat", "ran"): 0, ("text.repeat", "reused"): 1}
+    toys.run("text.repeat", "--set", "times=3", "--run", "a")
     assert watch.view().ended == {("text.repeat", "ran"): 1, ("text.repeat", "reused"): 1}
     Store(deployment.store_uri).delete_folder("runs/a")
     assert watch.view().ended == {("text.repeat", "ran"): 1, ("text.repeat", "reused"): 1}, "a counter never falls"
+    assert living.Watch(Store(deployment.store_uri)).view().ended == {("text.repeat", "reused"): 0}
 
 
 class Counted(Store):

@@ -77,14 +77,28 @@ def test_xids_are_counted_by_code(fake: Any) -> None:
     assert reader.sample().gpus[0].xids == {79: 2, 31: 1}
 
 
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_UNKNOWN])
+def test_a_gpu_that_has_no_events_is_asked_once_and_keeps_no_event_set(fake: Any, code: int) -> None:
+    library = fake.Nvml(fake.Gpu(broken={"events": code}), fake.Gpu(uuid="GPU-1"))
+    reader = Reader(library)
+    gpus = [reader.sample().gpus[0] for _ in range(3)]
+    assert library.num_event_sets == 1, "that of the other GPU"
+    assert gpus[-1].errors == ({} if code == pynvml.NVML_ERROR_NOT_SUPPORTED else {"xids": 1})
+    reader.close()
+    assert library.num_event_sets == 0
+
+
 def test_a_process_belongs_to_the_run_of_its_arguments_or_its_environment(fake: Any, proc: Path) -> None:
-    gpu = fake.Gpu(processes=[(11, 2**30), (12, None), (13, 5), (99, 7)])
+    gpu = fake.Gpu(processes=[(11, 2**30), (12, None), (13, 5), (99, 7), (14, 1), (15, 2), (16, 3)])
     (seen,) = Reader(fake.Nvml(gpu), proc=proc).sample().gpus
     assert seen.processes == [
         Process(pid=11, run="flywheel-1", memory_bytes=2**30),
         Process(pid=12, run="sweep-2", memory_bytes=None),
         Process(pid=13, run="", memory_bytes=5),
         Process(pid=99, run="", memory_bytes=7),
+        Process(pid=14, run="align-3", memory_bytes=1),
+        Process(pid=15, run="", memory_bytes=2),  # another program's --run
+        Process(pid=16, run="", memory_bytes=3),  # nothing that could be a run
     ]
 
 

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         pa.field("sample_id", pa.string()),
         pa.field("caption", pa.string()),
         pa.field("reward", pa.float64()),
+        pa.field("pair", pa.int64()),  # whose other film the reward is relative to; null where films are judged alone
         *(pa.field(part, pa.float64()) for part in PARTS),  # null where a person judged
         pa.field("labeller", pa.string()),
         pa.field("labelled_by", pa.string()),
@@ -60,9 +61,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 
 
 def oracle_answers(pairs: list[Pair], reward_of: dict[str, float], tie_margin: float) -> list[str]:
-    """The better film of each pair by reward; ``same`` below the margin."""
+    """The better film of each pair by reward; ``same`` within the margin."""
     gains = [reward_of[pair.a] - reward_of[pair.b] for pair in pairs]
-    return ["same" if abs(gain) < tie_margin else "A" if gain > 0 else "B" for gain in gains]
+    return ["same" if abs(gain) <= tie_margin else "A" if gain > 0 else "B" for gain in gains]
 
 
 def human_answers(inputs: Inputs, pairs: list[Pair]) -> list[str]:
@@ -93,14 +94,11 @@ def _oracle_labels(rows: Rows, ctx: Context) -> Rows:
 def _human_labels(rows: Rows, pairs: list[Pair], answers: list[str], who: str) -> Rows:
     captions = {row["sample_id"]: row["caption"] for row in rows}
     judged = [
-        (name, points)
-        for pair, answer in zip(pairs, answers, strict=True)
+        {"sample_id": name, "caption": captions[name], "reward": points, "pair": number}
+        for number, (pair, answer) in enumerate(zip(pairs, answers, strict=True), 1)
         for name, points in zip((pair.a, pair.b), _POINTS[answer], strict=True)
     ]
-    return [
-        {"sample_id": name, "caption": captions[name], "reward": points} | dict.fromkeys(PARTS) | _signed("human", who)
-        for name, points in judged
-    ]
+    return [label | dict.fromkeys(PARTS) | _signed("human", who) for label in judged]
 
 
 def _signed(labeller: str, who: str) -> dict[str, str]:

@@ -16,12 +16,12 @@ class Inputs:
     )
     answers: tuple[str, ...] = param((), choices=ANSWERS, help="A person's answers in the order of the pairs.")
     answered_by: str = param("", help="Name of the person who answered.")
-    tie_margin: float = param(0.02, ge=0, help="The oracle calls films the same whose rewards differ by less.")
+    tie_margin: float = param(0.02, ge=0, help="The oracle calls films the same whose rewards differ by at most this.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outputs:
-    labels_uri: Artifact = param(help="Reward of each labelled film, who gave it, and its parts (parquet).")
+    labels_uri: Artifact = param(help="Reward of each labelled film, who gave it, its parts, and its pair (parquet).")
     preferences_uri: Artifact = param(help="Answer to each pair and who gave it (JSON).")
     num_labels: int = param(help="Films with a reward.")
     label_reward: float = param(help="Mean reward of the films that the model made.")

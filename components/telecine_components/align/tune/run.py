@@ -70,21 +70,27 @@ def open_lesson(inputs: Inputs, ctx: Context) -> Lesson:
     """
     folder = ctx.fetch(inputs.films_uri)
     films.read_rows(folder, owner="align.tune")
-    labels = _rewards(ctx.fetch(inputs.labels_uri))
+    labels = _labels(ctx.fetch(inputs.labels_uri))
     samples = [sample for sample in read_index(folder / "index.parquet") if sample.sample_id in labels]
     if inputs.batch_size > len(samples):
         raise InputError(
             f"align.tune: batch_size must be at most the {len(samples)} labelled films, got {inputs.batch_size}; "
             "lower it or label more pairs"
         )
-    rewards = [labels[sample.sample_id] for sample in samples]
-    weights = reward_weights(rewards, [sample.caption for sample in samples], inputs.temperature)
+    rewards = [labels[sample.sample_id]["reward"] for sample in samples]
+    groups = [group_of(labels[sample.sample_id]) for sample in samples]
+    weights = reward_weights(rewards, groups, inputs.temperature)
     return Lesson(Loader(samples, ctx.path, seed=inputs.seed), rewards, weights)
 
 
-def _rewards(path: Path) -> dict[str, float]:
-    rows = pq.read_table(path, columns=["sample_id", "reward"]).to_pylist()
-    return {row["sample_id"]: float(row["reward"]) for row in rows}
+def group_of(label: dict[str, Any]) -> str:
+    """The films that a reward compares with: those of the pair that a person was asked about, else of the caption."""
+    return str(label["caption"]) if label["pair"] is None else f"pair {label['pair']}"
+
+
+def _labels(path: Path) -> dict[str, dict[str, Any]]:
+    rows = pq.read_table(path, columns=["sample_id", "caption", "reward", "pair"]).to_pylist()
+    return {row["sample_id"]: row for row in rows}
 
 
 def _config(inputs: Inputs) -> TrainingConfig:

@@ -32,7 +32,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     trained_in = str(producer.get("mlflow_run_id"))
     # Somebody with another MLflow over the same store may have trained it.
     train_run_id = trained_in if ctx.tracker.knows(trained_in) else ctx.tracker.run_id
-    training = json.loads(ctx.fetch(inputs.training_uri).read_text())
+    description = describe(json.loads(ctx.fetch(inputs.training_uri).read_text()))
     facts = lineage(inputs, ctx, folder, producer)
     version = register(
         ctx.tracker.client,
@@ -41,7 +41,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         source=publish(ctx.tracker.client, train_run_id, folder, inputs.model_uri, ctx.digest(folder)),
         run_id=train_run_id,
         tags={f"telecine.{name}": _tag(value) for name, value in facts.items()},
-        description=_description(training),
+        description=description,
     )
     ctx.tracker.tags({"model.name": version.name, "model.version": version.version})
     document = {"model_name": version.name, "model_version": version.version, "alias": inputs.alias, **facts}
@@ -62,7 +62,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 
 def lineage(inputs: Inputs, ctx: Context, folder: Path, producer: dict[str, Any]) -> dict[str, Any]:
     """What the weights are and what they saw: digests, the address that made them, sources with licence and consent."""
-    dataset = ctx.fetch(inputs.dataset_uri)
+    dataset = trained_on(inputs, ctx, producer)
     return {
         DIGEST_TAG.removeprefix("telecine."): ctx.digest(folder),
         "dataset_digest": ctx.digest(dataset),
@@ -70,6 +70,40 @@ def lineage(inputs: Inputs, ctx: Context, folder: Path, producer: dict[str, Any]
         "key": producer.get("key", ""),
         **training_sources(dataset / "index.parquet"),
     }
+
+
+def trained_on(inputs: Inputs, ctx: Context, producer: dict[str, Any]) -> Path:
+    """Folder of the dataset that the weights, or those that they were tuned from, were trained on.
+
+    For weights that no work of this store has trained, ``dataset_uri`` is taken at its word.
+
+    Raises:
+        InputError: ``dataset_uri`` is another dataset, what was read has changed, or nothing says what it was.
+    """
+    training = producer
+    while training and "dataset_uri" not in training["inputs"]:
+        training = ctx.producer(str(training["inputs"].get("model_uri", "")))
+    read = str(training["inputs"]["dataset_uri"]) if training else ""
+    uri = inputs.dataset_uri or read
+    if not uri:
+        raise InputError(
+            f"deploy.register: no work of this store says what {inputs.model_uri} was trained on; give dataset_uri"
+        )
+    dataset = ctx.fetch(uri)
+    if training and not _was_read(ctx, training, uri, dataset):
+        raise InputError(
+            f"deploy.register: dataset_uri must be what {inputs.model_uri} was trained on, {read} with the bytes that "
+            f"it had then, got {uri}; leave it empty, or give a copy of those bytes"
+        )
+    return dataset
+
+
+def _was_read(ctx: Context, training: dict[str, Any], uri: str, dataset: Path) -> bool:
+    """By its bytes; in somebody else's bucket, whose bytes an address does not hold, by its name."""
+    read = str(training["inputs"]["dataset_uri"])
+    if read.startswith("s3://") and ctx.store.path_of(read) is None:
+        return uri == read
+    return dataset.exists() and ctx.digest(dataset) == training["address"]["inputs"]["dataset_uri"]["digest"]
 
 
 def training_sources(index: Path) -> dict[str, Any]:
@@ -89,7 +123,25 @@ def _tag(value: Any) -> str:
     return str(value)
 
 
-def _description(training: dict[str, Any]) -> str:
+def describe(report: dict[str, Any]) -> str:
+    """One or two sentences from a trainer's report; raises :class:`InputError` for what is none."""
+    try:
+        return _tuned(report) if "reward_of_films" in report else _trained(report)
+    except (KeyError, TypeError):
+        raise InputError(
+            "deploy.register: training_uri must be training.json of pretrain.train or tuning.json of align.tune, "
+            "got neither"
+        ) from None
+
+
+def _tuned(report: dict[str, Any]) -> str:
+    size = f"Tuned by rewards on {len(report['films'])} films, {report['num_steps']} steps"
+    return (
+        f"{size}. Mean reward of the films {report['reward_of_films']:.4f}, weighted {report['reward_weighted']:.4f}."
+    )
+
+
+def _trained(training: dict[str, Any]) -> str:
     loss = training["held_out"]["loss"]
     others = f"untrained {loss['untrained']:.4f}, mean predictor {loss['mean_predictor']:.4f}"
     size = f"{training['num_parameters']:,} parameters, {training['num_steps']} steps"

@@ -1,4 +1,4 @@
-"""deploy.register: the trained model becomes a version in the MLflow registry, with the alias ``candidate``."""
+"""deploy.register: a trained model becomes a version in the MLflow registry, with the alias ``candidate``."""
 
 import dataclasses
 
@@ -8,9 +8,12 @@ from telecine.config import Artifact, param
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    model_uri: Artifact = param(help="Pipeline folder that pretrain.train wrote.")
-    training_uri: Artifact = param(help="training.json that belongs to it.")
-    dataset_uri: Artifact = param(help="Dataset folder it was trained on, for lineage.")
+    model_uri: Artifact = param(help="Pipeline folder that a trainer wrote.")
+    training_uri: Artifact = param(help="The trainer's report on it: training.json or tuning.json.")
+    dataset_uri: Artifact = param(
+        "",
+        help="Dataset folder it was trained on; empty takes the one that the training read, another one is refused.",
+    )
     model_name: str = param("telecine-flywheel", help="Registered model that gets the version.")
     alias: str = param("candidate", help="Alias that then points to the version.")
 

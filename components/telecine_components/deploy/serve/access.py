@@ -7,6 +7,7 @@ name that the service has: neither another site, nor another port of this machin
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -27,10 +28,12 @@ class Access:
 
     Args:
         host: the address that the service listens on.
+        allowed_hosts: other names that it may be asked by.
     """
 
-    def __init__(self, token: str, host: str = "127.0.0.1") -> None:
+    def __init__(self, token: str, host: str = "127.0.0.1", allowed_hosts: Sequence[str] = ()) -> None:
         self._token, self._host = token.encode(), host
+        self._names = {name.lower() for name in ("localhost", host, *allowed_hosts)}
         # Derived, so that a cookie does not give the token away; stateless, so that a login survives a restart.
         self.session = hmac.new(self._token, b"telecine session", hashlib.sha256).hexdigest()
 
@@ -43,10 +46,10 @@ class Access:
         return hmac.new(self._token, b"telecine proof " + nonce.encode(errors="replace"), hashlib.sha256).hexdigest()
 
     def serves(self, request: Request) -> bool:
-        """Whether a request names this service: by a loopback name, the host that was given, or any address of it."""
+        """Whether a request names this service: by a loopback name, a host that was given, or any address of it."""
         try:
             name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-            if name in ("localhost", self._host.lower()):
+            if name in self._names:
                 return True
             return ipaddress.ip_address(name).is_loopback or ipaddress.ip_address(self._host).is_unspecified
         except ValueError:  # another name: anybody can point one at this machine
@@ -54,7 +57,7 @@ class Access:
 
     def is_foreign(self, request: Request) -> bool:
         """Whether a browser asks for a change on behalf of a page that is not the service's own."""
-        if request.method in _READING or "authorization" in request.headers:
+        if request.method in _READING or self._bears_token(request):
             return False
         origin = request.headers.get("origin")
         elsewhere = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
@@ -67,9 +70,12 @@ class Access:
         return self.knows(request)
 
     def knows(self, request: Request) -> bool:
-        """Whether a request carries the token, or the cookie of somebody who has shown it."""
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.is_token(text.strip())
+        """Whether a request carries the token, or, with no other claim, the cookie of somebody who has shown it."""
+        if "authorization" in request.headers:
+            return self._bears_token(request)
         cookie = request.cookies.get(COOKIE, "")
         return hmac.compare_digest(cookie.encode(errors="replace"), self.session.encode())
+
+    def _bears_token(self, request: Request) -> bool:
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self.is_token(text.strip())

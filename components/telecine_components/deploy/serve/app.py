@@ -18,7 +18,17 @@ from telecine_components.deploy.serve.access import COOKIE, NONCE, Access
 from telecine_components.deploy.serve.limits import Limits
 from telecine_components.deploy.serve.metrics import Metrics
 from telecine_components.deploy.serve.sampler import Sampler
-from telecine_components.deploy.serve.tasks import DONE, QUEUED, RUNNING, KeyReused, QueueFull, Task, Tasks
+from telecine_components.deploy.serve.tasks import (
+    DONE,
+    QUEUED,
+    RUNNING,
+    Disowned,
+    Film,
+    KeyReused,
+    QueueFull,
+    Task,
+    Tasks,
+)
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_KEY_CHARS = 200
@@ -34,7 +44,7 @@ class Service:
 
     Attributes:
         model, version: what is served. fetch: local path of a film by its path in the store.
-        ready: whether a film that is asked for now would be made.
+        ready: whether the service goes on.
     """
 
     model: str
@@ -46,6 +56,11 @@ class Service:
     metrics: Metrics
     fetch: Callable[[str], Path]
     ready: Callable[[], bool]
+
+    @property
+    def makes_films(self) -> bool:
+        """Whether a film that is asked for now would be made."""
+        return self.ready() and not self.tasks.disowned
 
 
 def build(service: Service) -> FastAPI:
@@ -77,6 +92,9 @@ def _add_protection(app: FastAPI, service: Service) -> None:
     async def away(_: Request, error: Exception) -> Response:
         return _error(503, f"the store does not answer: {error}", {"Retry-After": str(RETRY_S)})
 
+    async def disowned(_: Request, error: Exception) -> Response:
+        return _error(503, str(error), {"Retry-After": str(RETRY_S)})
+
     async def plain(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _error(error.status_code, str(error.detail), dict(error.headers or {}))
@@ -85,6 +103,7 @@ def _add_protection(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(InputError, refused)
     app.add_exception_handler(RetryLater, away)
     app.add_exception_handler(OSError, away)
+    app.add_exception_handler(Disowned, disowned)
     app.add_exception_handler(HTTPException, plain)
 
     @app.middleware("http")
@@ -111,7 +130,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def readyz(request: Request) -> Response:
-        ready = service.ready()
+        ready = service.makes_films
         document = {"status": "ready" if ready else "stopping"}
         nonce = request.headers.get(NONCE, "")
         if nonce:
@@ -151,8 +170,6 @@ def _add_login(app: FastAPI, service: Service) -> None:
 
 
 def _add_submission(app: FastAPI, service: Service) -> None:
-    tasks = service.tasks
-
     @app.post("/v1/videos")
     async def submit(request: Request) -> Response:
         key = request.headers.get("idempotency-key", "")
@@ -161,16 +178,21 @@ def _add_submission(app: FastAPI, service: Service) -> None:
         if "authorization" not in request.headers and _media_type(request) != "application/json":
             raise HTTPException(415, f"Content-Type must be application/json, got {_media_type(request)[:60]!r}")
         film = service.limits.film(await _body(request))
-        if not service.ready():
+        if not service.makes_films:
             raise HTTPException(503, "the service is stopping; ask again", {"Retry-After": str(RETRY_S)})
-        try:
-            task, _ = await run_in_threadpool(tasks.submit, film, key)
-        except QueueFull:
-            message = f"{len(tasks.waiting())} tasks wait, as many as may; ask again later"
-            raise HTTPException(429, message, {"Retry-After": _retry_after(service)}) from None
-        except KeyReused as reused:
-            raise HTTPException(422, f"this Idempotency-Key stands for another request, task {reused}") from None
-        return JSONResponse(_shown(service, task), status_code=202, headers={"Location": f"/v1/videos/{task.id}"})
+        return await run_in_threadpool(_submitted, service, film, key)
+
+
+def _submitted(service: Service, film: Film, key: str) -> Response:
+    """Submit and say so. Both wait for the tasks, which a store that is away holds up: no work for the event loop."""
+    try:
+        task, _ = service.tasks.submit(film, key)
+    except QueueFull:
+        message = f"{len(service.tasks.waiting())} tasks wait, as many as may; ask again later"
+        raise HTTPException(429, message, {"Retry-After": _retry_after(service)}) from None
+    except KeyReused as reused:
+        raise HTTPException(422, f"this Idempotency-Key stands for another request, task {reused}") from None
+    return JSONResponse(_shown(service, task), status_code=202, headers={"Location": f"/v1/videos/{task.id}"})
 
 
 def _add_reading(app: FastAPI, service: Service) -> None:

@@ -36,7 +36,7 @@ CLOSE_S = 3
 
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Serve until asked to stop; see :class:`Inputs`."""
-    access = Access(_token(), host=inputs.host)
+    access = Access(_token(), host=inputs.host, allowed_hosts=inputs.allowed_hosts)
     version = versions.find(ctx.tracker.client, inputs.model_name, alias=inputs.alias, owner="deploy.serve")
     root = f"services/{version.name}"
     with _listener(inputs) as listener:

@@ -1,19 +1,19 @@
 """The one thread that samples: takes a task, makes its film, says how far it is."""
 
+import contextlib
 import dataclasses
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from telecine.errors import RetryLater
-from telecine_components.deploy.serve.tasks import RUNNING, Film, Task, Tasks
+from telecine_components.deploy.serve.tasks import RUNNING, Disowned, Film, Task, Tasks
 from telecine_components.media.encode import write_mp4
 from telecine_components.training.engine import deterministic
 from telecine_models.pipeline import TelecinePipeline
@@ -36,7 +36,7 @@ class WatchedPipeline(TelecinePipeline):
 
     watch: Callable[[], None] = staticmethod(lambda: None)
 
-    @contextmanager
+    @contextlib.contextmanager
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Iterator["WatchedPipeline"]:
         """Stands in for the bar in a terminal."""
         yield self
@@ -85,11 +85,12 @@ class Sampler:
         self._seconds_per_cost: float | None = None
 
     def run(self) -> None:
-        """Work until :meth:`stop`; what no film can cause ends the service."""
-        while not self._stop.is_set():
-            task = self._kept(lambda: self._tasks.next(IDLE_S))
-            if task is not None:
-                self._work(task)
+        """Work until :meth:`stop` or until the tasks are another service's; what no film can cause ends the service."""
+        with contextlib.suppress(Disowned):
+            while not self._stop.is_set():
+                task = self._kept(lambda: self._tasks.next(IDLE_S))
+                if task is not None:
+                    self._work(task)
 
     def stop(self) -> None:
         """Put the running film back, and return from :meth:`run`."""

@@ -11,6 +11,9 @@ class Inputs:
     model_name: str = param("telecine-flywheel", help="Registered model to serve.")
     alias: str = param("champion", help="Alias of the version that is served; read once, at the start.")
     host: str = param("127.0.0.1", help="Address to listen on; the page speaks plain HTTP, so keep it on this machine.")
+    allowed_hosts: tuple[str, ...] = param(
+        (), help="Names beside localhost and its addresses that it may be asked by, such as that of a proxy before it."
+    )
     port: int = param(8000, ge=0, le=65535, help="Port to listen on; 0 is any free one, which the log names.")
     max_queue: int = param(16, ge=1, le=10_000, help="Tasks that may wait; more are turned away with 429.")
     keep_tasks: int = param(500, ge=1, le=100_000, help="Finished tasks that are kept; older ones are removed.")

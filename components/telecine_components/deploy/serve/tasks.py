@@ -64,6 +64,13 @@ class KeyReused(Exception):
     """An idempotency key came again with another request."""
 
 
+class Disowned(Exception):
+    """Another service has taken the tasks over: this one changes nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another service has taken over; ask that one")
+
+
 class Tasks:
     """All tasks of one service; safe to use from several threads.
 
@@ -71,7 +78,10 @@ class Tasks:
         root: folder of the service in the store.
         keep: finished tasks that are kept; the oldest beyond are removed with their films.
 
+    Every change raises :class:`Disowned` once another service has taken over.
+
     Attributes:
+        disowned: whether it has.
         num_ended: tasks that ended since the start, by state. on_end: called with each of them.
     """
 
@@ -80,7 +90,7 @@ class Tasks:
         self._max_queue, self._keep = max_queue, keep
         self._changed = threading.Condition()
         self._tasks: dict[str, Task] = {}
-        self._closed = self._disowned = False
+        self._closed = self.disowned = False
         self.num_ended: Counter[str] = Counter()
         self.on_end: Callable[[Task], None] = lambda task: None
         for task in self._stored():
@@ -108,7 +118,8 @@ class Tasks:
             self._changed.notify_all()
             try:
                 self._remove_old()
-            except (RetryLater, OSError) as error:  # the task is stored: told otherwise, its owner would ask twice
+            except (Disowned, RetryLater, OSError) as error:
+                # the task is stored: told otherwise, its owner would ask twice
                 log.warning("event=old_films_stay error=%r", str(error))
             return task, True
 
@@ -124,6 +135,7 @@ class Tasks:
 
     def finish(self, task: Task, data: bytes, *, seconds: float, model: str) -> Task:
         """Keep the film, then say that it is done."""
+        self._check_own()
         self._store.write(self.video_path(task.id), data)
         return self._end(task, DONE, seconds=seconds, model=model)
 
@@ -152,8 +164,8 @@ class Tasks:
             self._changed.notify_all()
 
     def disown(self) -> None:
-        """Write no more: these tasks are another service's now."""
-        self._disowned = True
+        """Change no more: these tasks are another service's now."""
+        self.disowned = True
 
     def get(self, name: str) -> Task | None:
         """One task."""
@@ -196,15 +208,20 @@ class Tasks:
             return ended
 
     def _put(self, task: Task) -> Task:
-        if not self._disowned:
-            self._store.write(f"{self._root}/tasks/{task.id}/task.json", to_json(dataclasses.asdict(task)))
+        self._check_own()
+        self._store.write(f"{self._root}/tasks/{task.id}/task.json", to_json(dataclasses.asdict(task)))
         self._tasks[task.id] = task
         return task
+
+    def _check_own(self) -> None:
+        if self.disowned:
+            raise Disowned
 
     def _waiting(self) -> list[Task]:
         return sorted((task for task in self._tasks.values() if task.state == QUEUED), key=lambda task: task.id)
 
     def _remove_old(self) -> None:
+        self._check_own()
         finished = sorted(name for name, task in self._tasks.items() if task.state in FINISHED)
         for name in finished[: max(0, len(finished) - self._keep)]:
             self._store.delete_folder(f"{self._root}/tasks/{name}")

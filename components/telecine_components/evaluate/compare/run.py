@@ -9,7 +9,7 @@ import numpy as np
 from telecine.config import Artifact
 from telecine.context import Context
 from telecine.errors import InputError, RetryLater
-from telecine_components.evaluate.compare.spec import Inputs, Outputs
+from telecine_components.evaluate.compare.spec import MIN_PROMPTS, Inputs, Outputs
 from telecine_components.evaluate.compare.verdict import verdict
 from telecine_components.media.sheet import write_side_by_side
 from telecine_components.training.engine import deterministic
@@ -28,8 +28,10 @@ Judged = dict[str, list[list[dict[str, float]]]]
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Compare; see :class:`Inputs`."""
     prompts = inputs.prompts or draw_captions(inputs.num_prompts, seed=(inputs.prompt_seed,), held_out=True)
-    if len(prompts) < 2:
-        raise InputError(f"evaluate.compare: prompts must name at least 2 captions, got {len(prompts)}; give more")
+    if len(prompts) < MIN_PROMPTS:
+        raise InputError(
+            f"evaluate.compare: prompts must name at least {MIN_PROMPTS} captions, got {len(prompts)}; give more"
+        )
     uris = {"model": inputs.model_uri, "reference": inputs.reference_uri}
     cameras = {
         name: Camera(ctx.fetch(uri), num_steps=inputs.num_steps, guidance_scale=inputs.guidance_scale)
@@ -39,7 +41,13 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     rewards = {
         name: np.array([[parts["reward"] for parts in row] for row in by_prompt]) for name, by_prompt in judged.items()
     }
-    figures = verdict(rewards["model"], rewards["reference"], tie_margin=inputs.tie_margin, seed=inputs.prompt_seed)
+    figures = verdict(
+        rewards["model"],
+        rewards["reference"],
+        tie_margin=inputs.tie_margin,
+        num_rounds=inputs.num_rounds,
+        seed=inputs.prompt_seed,
+    )
     _write(prompts, judged, shown, figures, ctx)
     log.info(
         "event=compared reward=%.4f reward_reference=%.4f win_rate=%.3f low=%.3f high=%.3f",
