@@ -25,7 +25,7 @@ from torch import Tensor
 from telecine_models.pipeline_inputs import Inputs, Picture, encode
 from telecine_models.pixels import to_frames
 from telecine_models.sampling import EVALUATIONS_PER_STEP, Denoise, Method, guide, sample_ode
-from telecine_models.text import HashTextEncoder
+from telecine_models.text import HashTextEncoder, TransformersTextEncoder
 from telecine_models.vae import IdentityVAE, VideoVAE, as_video_vae
 from telecine_models.video_dit.action import ActionControl, Actions
 from telecine_models.video_dit.conditions import Conditions
@@ -74,7 +74,7 @@ class TelecinePipeline(DiffusionPipeline):
     def __init__(
         self,
         transformer: VideoDiT,
-        text_encoder: HashTextEncoder,
+        text_encoder: HashTextEncoder | TransformersTextEncoder,
         vae: ModelMixin | None = None,
         action_control: ActionControl | None = None,
     ) -> None:
@@ -264,6 +264,8 @@ class TelecinePipeline(DiffusionPipeline):
         if actions is not None:
             if self.action_control is None:
                 raise ValueError("TelecinePipeline: actions need a pipeline with action_control, this one has none")
+            if (patch_frames := self.transformer.size.patch_size[0]) != 1:
+                raise ValueError(f"TelecinePipeline: actions need a model whose patch has 1 frame, got {patch_frames}")
             if actions.keys.shape[:2] != (1, size[0] - 1):
                 shape = f"[1, {size[0] - 1}, K], one action for each frame but the first"
                 raise ValueError(f"TelecinePipeline: actions must be shaped {shape}, got {list(actions.keys.shape)}")

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from telecine_models.camera import flatten_poses, relative_poses
 from telecine_models.pixels import to_model_range
 from telecine_models.vae import Compression, VideoVAE
 from telecine_models.video_dit.conditions import Conditions
@@ -31,7 +32,8 @@ class Inputs:
         source: uint8 [F, H, W, 3] video to edit; needs ``source_mask``.
         source_mask: bool [F, H, W], true where something new is to be; elsewhere the source stays as it is.
         depth, sketch: float [F, H, W] in [0, 1], structure that the video follows.
-        camera: float [F, 3, 4] pose [R|t] of each frame, relative to the first.
+        camera: float [F, 3, 4] pose [R|t] of each frame, world-to-camera in any world; the model sees how the camera
+            moves from the first.
         elements: up to four pictures, uint8 [h, w, 3] of one size, of what is to appear.
         style: uint8 [h, w, 3] a picture of the look.
     """
@@ -127,9 +129,9 @@ def shrink_mask(mask: npt.NDArray[np.bool_], compression: Compression) -> Float[
 
 
 def _latent_poses(poses: npt.NDArray[np.floating], compression: Compression) -> Float[Tensor, "1 f 12"]:
-    """The pose of the last video frame that each latent frame stands for."""
-    kept = poses[:: compression.frames].reshape(-1, 12)
-    return torch.from_numpy(kept.astype(np.float32))[None]
+    """The pose of the last video frame that each latent frame stands for, relative to the first."""
+    kept = torch.from_numpy(poses[:: compression.frames].astype(np.float32))
+    return flatten_poses(relative_poses(kept))[None]
 
 
 def _grey(values: npt.NDArray[np.floating] | None) -> Picture | None:

@@ -104,6 +104,9 @@ class CausalVAE:
 
     def __init__(self, model: ModelMixin) -> None:
         self.model = model.requires_grad_(False).eval()
+        for parameter in model.parameters():
+            # Mapped from a file they are not aligned as allocated ones are, and unaligned products round differently.
+            parameter.data = parameter.data.clone()
         self.video_channels, frames, side = _SIZES[type(model).__name__](model)
         self.compression = Compression(frames=frames, height=side, width=side)
         self.latent_channels = int(_setting(model, "latent_channels", None) or _setting(model, "z_dim", None))

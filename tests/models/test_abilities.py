@@ -15,6 +15,7 @@ from torch import Tensor
 
 from telecine_models.backlot import Clip, clip
 from telecine_models.backlot.actions import Actions as PlayedActions
+from telecine_models.camera import flatten_poses, relative_poses
 from telecine_models.flow import flow_matching_loss, interpolate
 from telecine_models.pixels import to_model_range
 from telecine_models.text import HashTextEncoder
@@ -96,7 +97,7 @@ def depth() -> Lesson:
 def camera() -> Lesson:
     """One room, four ways to move through it."""
     clips = [draw(7, camera=move) for move in _moves()]
-    poses = torch.from_numpy(np.stack([each.poses for each in clips])).float().flatten(2)
+    poses = flatten_poses(relative_poses(torch.from_numpy(np.stack([each.poses for each in clips])).float()))
     return dataclasses.replace(conditioned("camera", videos(clips), camera=poses), num_steps=300)
 
 

@@ -39,7 +39,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "source": {"source": VIDEO, "source_mask": MASK},
     "depth": {"depth": RNG.random((FRAMES, HEIGHT, WIDTH))},
     "sketch": {"sketch": RNG.random((FRAMES, HEIGHT, WIDTH))},
-    "camera": {"camera": POSES + RNG.random((FRAMES, 3, 4))},
+    "camera": {"camera": POSES + 0.3 * np.arange(FRAMES)[:, None, None]},
     "elements": {"elements": [pixels(8, 4), pixels(8, 4)]},
     "style": {"style": pixels(4, 8)},
 }
@@ -204,7 +204,7 @@ def test_a_saved_pipeline_keeps_its_autoencoder_and_its_controls(latent: Telecin
         ({"depth": np.full((FRAMES, HEIGHT, WIDTH), np.nan)}, "depth must be finite, got nan"),
         ({"depth": np.full((FRAMES, HEIGHT, WIDTH), 1.5)}, r"depth must lie in \[0, 1\], got 1.5 to 1.5"),
         ({"camera": POSES[:2]}, r"camera must be floats \[4, 3, 4\], got float64 \[2, 3, 4\]"),
-        ({"camera": POSES * np.inf}, "camera must be finite, got"),
+        ({"camera": np.where(POSES == 1, np.inf, POSES)}, "camera must be finite, got inf"),
         ({"elements": [PICTURE] * 5}, "elements must be 1 to 4 pictures, got 5"),
         ({"elements": []}, "elements must be 1 to 4 pictures, got 0"),
         ({"elements": [pixels(8, 4), pixels(4, 4)]}, r"elements must be pictures of one size, got \[\(4, 4, 3\), "),
@@ -244,6 +244,10 @@ def test_a_model_that_never_learned_a_condition_says_so(awake_model: Build) -> N
         plain(PROMPT, **SIZE, inputs=Inputs(**GIVEN["depth"]))
     with pytest.raises(ValueError, match="actions need a pipeline with action_control, this one has none"):
         plain(PROMPT, **SIZE, actions=actions(3))
+    control = ActionControl(width=32, num_layers=1, compression=1)
+    coarse = TelecinePipeline(awake_model(text_dim=16, patch_size=(2, 4, 4)), HashTextEncoder(16), None, control)
+    with pytest.raises(ValueError, match="actions need a model whose patch has 1 frame, got 2"):
+        coarse(PROMPT, **SIZE, actions=actions(3))
 
 
 def test_every_condition_has_an_input_of_its_name() -> None:

@@ -257,8 +257,10 @@ def test_a_saved_autoencoder_comes_back_frozen_and_the_same(name: str, tmp_path:
     assert isinstance(loaded, CausalVAE)
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert not loaded.model.training
+    # Products of unaligned weights round differently, in larger models than these.
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in loaded.model.parameters())
     video = video_of(loaded)
-    torch.testing.assert_close(loaded.encode(video), as_video_vae(model).encode(video), rtol=1e-5, atol=1e-5)
+    assert torch.equal(loaded.encode(video), as_video_vae(model).encode(video))
 
 
 def test_the_identity_is_saved_and_loaded_as_any_other(tmp_path: Path) -> None:
