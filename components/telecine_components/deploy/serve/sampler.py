@@ -6,9 +6,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,21 +29,6 @@ AWAY_S = 2.0
 
 class Interrupted(Exception):
     """Somebody asked for the film to stop before it was done."""
-
-
-class WatchedPipeline(TelecinePipeline):
-    """The pipeline, which tells ``watch`` before each evaluation of the model; what it raises ends the film."""
-
-    watch: Callable[[], None] = staticmethod(lambda: None)
-
-    @contextlib.contextmanager
-    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Iterator["WatchedPipeline"]:
-        """Stands in for the bar in a terminal."""
-        yield self
-
-    def update(self) -> None:
-        """One more evaluation begins."""
-        self.watch()
 
 
 @dataclasses.dataclass
@@ -78,7 +63,8 @@ class Sampler:
     ) -> None:
         self._tasks, self._scratch, self._model = tasks, scratch, model
         self._fps, self._num_threads, self._shown_height_px = fps, num_threads, shown_height_px
-        self._pipeline = WatchedPipeline.from_pretrained(folder)
+        self._pipeline = TelecinePipeline.from_pretrained(folder)
+        self._pipeline.set_progress_bar_config(disable=True)
         self.patch: tuple[int, int, int] = tuple(self._pipeline.transformer.config.patch_size)
         self.progress = Progress()
         self._stop, self._away_s = threading.Event(), away_s
@@ -139,7 +125,6 @@ class Sampler:
                     raise
 
     def _make(self, film: Film) -> bytes:
-        self._pipeline.watch = self._watch
         with deterministic(self._num_threads):
             frames = self._pipeline(
                 film.prompt,
@@ -149,17 +134,19 @@ class Sampler:
                 num_steps=film.num_steps,
                 guidance_scale=film.guidance_scale,
                 seed=film.seed,
+                on_evaluation=self._watch,
             )[0]
         self._learn(film)
         path = self._scratch / "film.mp4"
         write_mp4(path, enlarged(frames, self._shown_height_px), self._fps)
         return path.read_bytes()
 
-    def _watch(self) -> None:
+    def _watch(self, done: int, total: int) -> None:
+        """Called before each evaluation of the model; what is raised here ends the film."""
         task = self._tasks.get(self.progress.task_id)
         if self._stop.is_set() or task is None or task.state != RUNNING:
             raise Interrupted
-        self.progress.done += 1
+        self.progress.done, self.progress.total = done + 1, total
 
     def _learn(self, film: Film) -> None:
         seen = (time.monotonic() - self.progress.started) / cost(film)
