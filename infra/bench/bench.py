@@ -12,11 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import backlot
+import moe
 import orchestration
 import rows
 from rows import Comparison, Trial
 
-BENCHES: dict[str, Callable[[Trial], Comparison]] = {"orchestration_share": orchestration.orchestration_share}
+BENCHES: dict[str, Callable[[Trial], Comparison]] = {
+    "backlot_vs_encode": backlot.backlot_vs_encode,
+    "moe_layer_vs_dense": moe.moe_layer_vs_dense,
+    "moe_layer_vs_loop": moe.moe_layer_vs_loop,
+    "orchestration_share": orchestration.orchestration_share,
+}
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "bench.json"
 
 

@@ -36,7 +36,16 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     record = folder / "bench.json"
     other = {**dict.fromkeys(FIELDS, "by hand"), "id": "other", "holds": False, "details": {}}
     record.write_text(json.dumps([other]))
-    command = [sys.executable, str(BENCH / "bench.py"), "--size", "short", "--runs", "1"]
+    command = [
+        sys.executable,
+        str(BENCH / "bench.py"),
+        "--row",
+        "orchestration_share",
+        "--size",
+        "short",
+        "--runs",
+        "1",
+    ]
     command += ["--record", str(record), "--keep", str(folder / "kept")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     print(done.stdout, done.stderr)
@@ -57,7 +66,8 @@ def test_the_row_has_every_field_and_a_missed_target_is_printed_and_fails(measur
     assert sorted(row) == sorted(FIELDS)
     assert row["quality_gate"] == "equal"
     assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
-    assert row["low"] <= row["ratio"] <= row["high"]
+    assert row["low"] == row["ratio"] == row["high"]
+    assert row["details"]["what_low_and_high_are"] == "min..max of 1"
     assert row["what"].endswith("(short)")
     assert row["holds"] is (row["details"]["share_beside_component_work"] < 0.25)
     assert measured.code == (0 if row["holds"] else 1)
@@ -122,15 +132,17 @@ def test_work_side_by_side_counts_once_and_a_cut_cannot_go_back(bench: None) -> 
         timeline.parts(0.0, [timeline.Cut(2.0, "a"), timeline.Cut(1.5, "b")])
 
 
-def test_an_interval_covers_the_ratio_of_every_pair_and_is_nothing_for_one(bench: None) -> None:
+def test_a_handful_of_pairs_has_a_range_and_only_more_have_an_interval(bench: None) -> None:
     import intervals
 
     def ratio(pairs: Any) -> float:
         return float(sum(ours for ours, _ in pairs) / sum(peer for _, peer in pairs))
 
-    low, high = intervals.bootstrap(ratio, [(110.0, 100.0), (130.0, 100.0), (120.0, 100.0)])
-    assert 1.1 <= low < 1.2 < high <= 1.3
-    assert intervals.bootstrap(ratio, [(110.0, 100.0)]) == pytest.approx((1.1, 1.1))
+    pairs = [(110.0, 100.0), (130.0, 100.0), (120.0, 100.0), (115.0, 100.0)]
+    assert intervals.spread(ratio, pairs) == intervals.Spread(1.1, 1.3, "min..max of 4")
+    assert intervals.spread(ratio, pairs[:1]) == intervals.Spread(1.1, 1.1, "min..max of 1")
+    many = intervals.spread(ratio, [*pairs, (125.0, 100.0)])
+    assert many.kind == "95 % bootstrap interval" and 1.1 < many.low < 1.2 < many.high < 1.3
 
 
 def _pointers(home: Path) -> dict[str, dict[str, Any]]:
@@ -140,3 +152,50 @@ def _pointers(home: Path) -> dict[str, dict[str, Any]]:
 
 def _committed_seconds(home: Path) -> float:
     return sum(json.loads(path.read_text())["seconds"] for path in (home / "store" / "work").glob("*/*/commit.json"))
+
+
+# The mixture-of-experts layer
+
+
+@pytest.mark.parametrize("name", ["moe_layer_vs_loop", "moe_layer_vs_dense"])
+def test_a_layer_of_experts_is_timed_only_after_it_gave_the_peers_numbers(
+    bench: None, tmp_path: Path, name: str
+) -> None:
+    import moe
+    import rows
+
+    done: list[tuple[int, int]] = []
+    found = getattr(moe, name)(rows.Trial("short", 1, tmp_path, lambda *step: done.append(step)))
+    assert found.quality_gate == "equal" and done[-1] == (1, 1)
+    assert found.runs == moe.PAIRS_PER_RUN and found.ratio == pytest.approx(found.ours / found.peer)
+    assert found.low <= found.ratio <= found.high
+    (line,) = found.details["settings"].values()
+    assert line["peak MiB, ours"] > 0 and line["peak MiB, peer"] > 0
+
+
+@pytest.mark.parametrize("kind", ["loop", "dense"])
+def test_a_layer_with_one_other_weight_is_another_layer(bench: None, kind: str) -> None:
+    import torch
+
+    import moe
+
+    setting = moe.SHORT[0]
+    x, grad = setting.batch()
+    _, peer = moe.layers(kind, setting)
+    results = [{"y": moe.step(peer, x, grad)[0]}]
+    with torch.no_grad():
+        next(peer.parameters()).mul_(1.01)
+    results.append({"y": moe.step(peer, x, grad)[0]})
+    assert moe.differing(*results) == ["y"] and moe.differing(results[0], results[0]) == []
+    assert moe.differing({"y": torch.tensor([torch.nan])}, {"y": torch.ones(1)}) == ["y"]
+
+
+def test_an_interleaved_step_starts_from_no_gradient_and_both_begin_in_turn(bench: None) -> None:
+    import moe
+
+    setting = moe.SHORT[0]
+    pair, batch = moe.layers("loop", setting), setting.batch()
+    assert len(moe.interleaved(pair, batch, 3)) == 3
+    once = pair[1].router.weight.grad.clone()
+    moe.step(pair[1], *batch)
+    assert (pair[1].router.weight.grad == once).all()

@@ -106,18 +106,20 @@ class DiffMoE(nn.Module):
         check_tokens("DiffMoE", x, mask, self.width)
         pool, real = x.flatten(0, 1), None if mask is None else mask.flatten()
         num_tokens = len(pool) if real is None else int(real.sum())
-        scores, logits = self.router(pool), self.predictor(pool)
-        quantiles, loss = None, logits.new_zeros(())
-        if self.training or self.routing == "static":
-            share = share_of("DiffMoE", num_tokens, self.num_experts, self.capacity)
-            gate, index = _without(scores, real, -1.0).t().contiguous().topk(share, dim=1, sorted=False)
-            out = self.experts(pool, index, gate)
-            chosen = torch.zeros_like(scores.t(), dtype=torch.bool).scatter_(1, index, True).t()
-            loss = _predictor_loss(logits, chosen, real, num_tokens)
-            quantiles = _quantiles(_without(logits.detach(), real, -torch.inf), share)
-        else:
-            chosen = self._chosen(scores, logits, real)
+        scores = self.router(pool)
+        if not self.training and self.routing != "static":
+            chosen = self._chosen(scores, self.predictor(pool), real)
             out = self.experts.ragged(pool, chosen, scores)
+            routing = Routing(chosen.unflatten(0, x.shape[:2]), scores.new_zeros(()), None, num_tokens)
+            return out.view(x.shape), routing
+        share = share_of("DiffMoE", num_tokens, self.num_experts, self.capacity)
+        gate, index = _without(scores, real, -1.0).t().contiguous().topk(share, dim=1, sorted=False)
+        out = self.experts(pool, index, gate)
+        # After the experts, so that in backward the predictor's activations are gone before the experts' turn comes.
+        logits = self.predictor(pool)
+        chosen = torch.zeros_like(scores.t(), dtype=torch.bool).scatter_(1, index, True).t()
+        loss = _predictor_loss(logits, chosen, real, num_tokens)
+        quantiles = _quantiles(_without(logits.detach(), real, -torch.inf), share)
         return out.view(x.shape), Routing(chosen.unflatten(0, x.shape[:2]), loss, quantiles, num_tokens)
 
     def _chosen(

@@ -13,10 +13,10 @@ from torch.autograd.function import once_differentiable
 Activation = Literal["gelu", "swiglu"]
 
 # The product works through the capacity in slices, so that no more than a slice of hidden activations exists beside
-# those that backward needs. A slice has about this many hidden numbers (8 MiB in fp32: large enough for full speed,
-# small against a pool), but never so few tokens that adding its share to the weights' gradients shows: a token brings
-# 2 FLOPs for every 8 bytes of gradient that are read and written again.
-SLICE_NUMBERS = 2**21
+# those that backward needs. A slice has about this many hidden numbers (4 MiB in fp32: large enough for full speed,
+# small enough for caches), but never so few tokens that adding its share to the weights' gradients shows: a token
+# brings 2 FLOPs for every 8 bytes of gradient that are read and written again.
+SLICE_NUMBERS = 2**20
 _MIN_SLICE_TOKENS = {"cpu": 128}
 _MIN_SLICE_TOKENS_ELSEWHERE = 1024
 
@@ -51,50 +51,44 @@ class EqualShares(torch.autograd.Function):
         bias_in: Tensor | None,
         bias_out: Tensor | None,
     ) -> Tensor:
-        kept = pool.new_empty(*index.shape, weight_in.shape[2])
-        out = torch.zeros_like(pool)
-        for part in _slices(kept):
+        out, kept = torch.zeros_like(pool), []
+        for part in _slices(pool, index, weight_in):
             rows = index[:, part].flatten()
-            hidden = _product(_gather(pool, rows, len(index)), weight_in, bias_in)
-            kept[:, part] = hidden
-            answers = _product(activate(activation, hidden), weight_out, bias_out)
+            kept.append(_product(_gather(pool, rows, len(index)), weight_in, bias_in))
+            answers = _product(activate(activation, kept[-1]), weight_out, bias_out)
             out.index_add_(0, rows, answers.mul_(gate[:, part, None]).flatten(0, 1))
         ctx.activation = activation
-        ctx.save_for_backward(index, gate, pool, weight_in, weight_out, bias_in, bias_out, kept)
+        ctx.save_for_backward(index, gate, pool, weight_in, weight_out, bias_in, bias_out, *kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        index, gate, pool, weight_in, weight_out, bias_in, bias_out, kept = ctx.saved_tensors
+        index, gate, pool, weight_in, weight_out, bias_in, bias_out, *kept = ctx.saved_tensors
         inputs = (gate, pool, weight_in, weight_out, bias_in, bias_out)
         grads: list[Any] = [None if each is None else torch.zeros_like(each) for each in inputs]
         grad_gate, grad_pool, grad_in, grad_out, grad_bias_in, grad_bias_out = grads
-        for part in _slices(kept):
-            rows, hidden, weight = index[:, part].flatten(), kept[:, part], gate[:, part, None]
-            grad_answers = _gather(grad, rows, len(index))
-            active, grad_active = activate(ctx.activation, hidden), torch.bmm(grad_answers, weight_out.mT)
-            gated = (grad_answers * weight).to(grad.dtype)
-            grad_out.baddbmm_(active.mT, gated)
-            # The gate's gradient is <answer, its gradient>, found without the answer: through activation and bias.
-            grad_gate[:, part] = active.mul_(grad_active).sum(-1, dtype=gate.dtype)
+        for part, hidden in zip(_slices(pool, index, weight_in), kept, strict=True):
+            rows = index[:, part].flatten()
+            grad_answers = _gather(grad, rows, len(index)).mul_(gate[:, part, None])
             if bias_out is not None:
-                grad_gate[:, part] += torch.bmm(grad_answers, bias_out.mT).squeeze(-1)
-                grad_bias_out += gated.sum(1, keepdim=True)
-            del active, gated, grad_answers
-            grad_hidden = _activation_backward(ctx.activation, grad_active.mul_(weight), hidden)
+                grad_bias_out += grad_answers.sum(1, keepdim=True)
+            grad_gate[:, part], grad_hidden = _second_product_backward(
+                ctx.activation, grad_answers, gate[:, part], hidden, weight_out, bias_out, grad_out
+            )
             grad_in.baddbmm_(_gather(pool, rows, len(index)).mT, grad_hidden)
             if bias_in is not None:
                 grad_bias_in += grad_hidden.sum(1, keepdim=True)
             grad_pool.index_add_(0, rows, torch.bmm(grad_hidden, weight_in.mT).flatten(0, 1))
+            del grad_answers, grad_hidden  # or they would live on beside those of the next slice
         return None, None, *grads
 
 
-def _slices(kept: Tensor) -> list[slice]:
+def _slices(pool: Tensor, index: Tensor, weight_in: Tensor) -> list[slice]:
     """Parts of the capacity axis, one after the other."""
-    num_experts, num_taken, num_hidden = kept.shape
-    least = _MIN_SLICE_TOKENS.get(kept.device.type, _MIN_SLICE_TOKENS_ELSEWHERE)
-    length = max(least, SLICE_NUMBERS // (num_experts * num_hidden))
+    num_experts, num_taken = index.shape
+    least = _MIN_SLICE_TOKENS.get(pool.device.type, _MIN_SLICE_TOKENS_ELSEWHERE)
+    length = max(least, SLICE_NUMBERS // (num_experts * weight_in.shape[2]))
     return [slice(start, start + length) for start in range(0, num_taken, length)]
 
 
@@ -104,6 +98,26 @@ def _gather(pool: Tensor, rows: Tensor, num_experts: int) -> Tensor:
 
 def _product(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.bmm(tokens, weight) if bias is None else torch.baddbmm(bias, tokens, weight)
+
+
+def _second_product_backward(
+    activation: Activation,
+    grad_answers: Tensor,
+    gate: Tensor,
+    hidden: Tensor,
+    weight_out: Tensor,
+    bias_out: Tensor | None,
+    grad_out: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the gates and of ``hidden``; that of the weights is added to ``grad_out``."""
+    active, grad_active = activate(activation, hidden), torch.bmm(grad_answers, weight_out.mT)
+    grad_out.baddbmm_(active.mT, grad_answers)
+    # A gate's gradient is <answer, its gradient>, found without the answer: through activation and bias.
+    gated = active.mul_(grad_active).sum(-1, dtype=gate.dtype)
+    if bias_out is not None:
+        gated += torch.bmm(grad_answers, bias_out.mT).squeeze(-1)
+    # A gate that underflowed to 0 cannot be divided out again; the softmax multiplies its gradient by that 0 anyway.
+    return torch.where(gate > 0, gated / gate, 0), _activation_backward(activation, grad_active, hidden)
 
 
 def _activation_backward(activation: Activation, grad: Tensor, hidden: Tensor) -> Tensor:
