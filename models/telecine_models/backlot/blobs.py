@@ -61,18 +61,18 @@ def find_blobs(labels: npt.NDArray[np.int8], covers: dict[int, npt.NDArray[np.fl
         weight[mine] = np.minimum(cover.ravel()[places[mine]] / 0.8, 1)
     row, x = np.divmod(places, width)
     cloud = _Cloud(part, num, x + 0.5, row % height + 0.5, weight)
-    colour, frame = np.zeros(num, np.int64), np.zeros(num, np.int64)
-    colour[part], frame[part] = colours, row // height
+    part_colour, part_frame = np.zeros(num, np.int64), np.zeros(num, np.int64)
+    part_colour[part], part_frame[part] = colours, row // height
     largest = np.zeros((8, len(labels)))
-    np.maximum.at(largest, (colour, frame), cloud.area)
-    kept = (cloud.area >= _LEAST_OF_LARGEST * largest[colour, frame]) & (cloud.area >= _LEAST_AREA_PX)
+    np.maximum.at(largest, (part_colour, part_frame), cloud.area)
+    kept = (cloud.area >= _LEAST_OF_LARGEST * largest[part_colour, part_frame]) & (cloud.area >= _LEAST_AREA_PX)
     joined = np.flatnonzero(kept & (cloud.long > _JOINED * cloud.short))
     alone = np.flatnonzero(kept & (cloud.long <= _JOINED * cloud.short))
-    split = [cloud.split(index) for index in joined]
+    split = [cloud.split(int(index)) for index in joined]
     owner = np.concatenate([alone, *(np.full(len(each), index) for index, each in zip(joined, split, strict=True))])
     owner = owner.astype(np.int64)
     found = np.concatenate([np.stack((cloud.x, cloud.y, cloud.area), axis=1)[alone], *split])
-    return Blobs(colour=colour[owner], frame=frame[owner], x=found[:, 0], y=found[:, 1], area=found[:, 2])
+    return Blobs(colour=part_colour[owner], frame=part_frame[owner], x=found[:, 0], y=found[:, 1], area=found[:, 2])
 
 
 class _Cloud:
@@ -101,13 +101,13 @@ class _Cloud:
         weight = self.weight[mine]
         area = np.bincount(piece, weight, minlength=count)
         dx, dy = (np.bincount(piece, weight * side[mine], minlength=count) for side in (self.dx, self.dy))
-        some = area > 0
-        pieces = np.stack((self.x[index] + dx[some] / area[some], self.y[index] + dy[some] / area[some], area[some]))
-        return pieces.T
+        columns = (self.x[index] + dx / np.maximum(area, 1e-9), self.y[index] + dy / np.maximum(area, 1e-9), area)
+        pieces: Floats = np.stack(columns, axis=1)[area > 0]
+        return pieces
 
     def _sums(self, values: Floats | float) -> Floats:
-        sums: Floats = np.bincount(self.part, self.weight * values, minlength=self.num)
-        return sums
+        # The counts of nothing are integers.
+        return np.bincount(self.part, self.weight * values, minlength=self.num).astype(np.float64)
 
 
 def _runs(flat: npt.NDArray[np.int8]) -> tuple[Ints, Ints]:

@@ -17,6 +17,7 @@ _PAN_STEPS = 3
 _PAN_REACH = 0.14
 """How far a pan may go in so many frames, in sides of the picture."""
 _PAN_PAIRS = 3
+_STILL_WORSE = 1.15
 _PLAIN_BELOW = 0.035
 _CLEAR = 0.45
 """Share of a texture's variance that a regular pattern must explain."""
@@ -76,21 +77,26 @@ def read_pan(frames: Frames, bare: Callable[[int], Bools], factor: int) -> tuple
         return None, 0.0
     begins = np.unique(np.linspace(0, len(frames) - 1 - steps, _PAN_PAIRS).astype(int))
     pairs = np.stack((begins, begins + steps), axis=1)
-    seen = np.array([[bare(index).repeat(factor, axis=0).repeat(factor, axis=1) for index in pair] for pair in pairs])
+    seen = np.array(
+        [[bare(index).repeat(factor, axis=0).repeat(factor, axis=1) for index in pair] for pair in pairs.tolist()]
+    )
     height, width = seen.shape[2:]
     # Shadows move over the floor of a studio.
-    seen[:, :, round(_UPPER * height) :] = False
-    grey = frames[pairs, :height, :width].sum(axis=-1, dtype=np.float32)
-    reach = max(1, int(_PAN_REACH * min(height, width)))
-    still = _difference(grey, seen, 0, 0)
+    upper = max(1, round(_UPPER * height))
+    seen, grey = seen[:, :, :upper], frames[pairs, :upper, :width].sum(axis=-1, dtype=np.float32)
+    # Across a pan every pixel tells the same, so in large pictures some lines are enough.
+    rows, columns = (slice(None), slice(None), slice(None, None, factor)), (..., slice(None, None, factor))
+    reach = range(1, max(2, 1 + int(_PAN_REACH * min(height, width))))
+    still = _difference(grey[rows], seen[rows], 0, 0)
     best = {
-        name: min(_difference(grey, seen, dx * far, dy * far) for far in range(1, reach + 1))
+        name: min(_difference(grey[lines], seen[lines], dx * far, dy * far) for far in reach)
         for name, (dx, dy) in DIRECTIONS.items()
+        for lines in (rows if dx else columns,)
     }
     first, second = sorted(best, key=lambda name: best[name])[:2]
-    # A plain backdrop looks the same wherever the camera goes, but nothing is as like a frame as itself.
-    if still <= best[first]:
-        return None, float(1 - still / max(best[first], 1e-9))
+    # A plain backdrop looks the same wherever the camera goes, and noise makes some way look better than none.
+    if still <= _STILL_WORSE * best[first]:
+        return None, max(0.0, 1 - still / max(best[first], 1e-9))
     return first, float(1 - best[first] / max(min(still, best[second]), 1e-9))
 
 

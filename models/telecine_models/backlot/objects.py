@@ -13,6 +13,7 @@ import numpy.typing as npt
 from telecine_models.backlot.blobs import Blobs
 from telecine_models.backlot.draw import signed_distance
 from telecine_models.backlot.scene import DIRECTIONS, LARGE_RATIO, SHAPES, SMALL_RATIO, Motion, Shape
+from telecine_models.backlot.sight import smooth
 
 Floats = npt.NDArray[np.float64]
 Planes = npt.NDArray[np.float32]
@@ -121,26 +122,30 @@ def read_motion(found: Trace, side: int, jitter: float) -> tuple[Motion, tuple[f
     reach = (found.centers.max(axis=1) - found.centers.min(axis=1)).mean(axis=0)
     blur = max(_STILL_PX, 5 * jitter)
     less, more = float(reach.min()) / blur, float(reach.max()) / blur
+    heading = max(DIRECTIONS, key=lambda way: float(np.dot(DIRECTIONS[way], gone)))
     motion: Motion
     if more < 1 or (less < 1 and np.abs(gone).max() < blur):
         motion, sure = "still", 1 - more / 2
     elif less > 1:
         motion, sure = "bounce", 1 - 1 / less
     else:
-        motion = max(DIRECTIONS, key=lambda name: float(np.dot(DIRECTIONS[name], gone)))
-        sure = (1 - 1 / more) * (1 - less / 2)
+        motion, sure = heading, (1 - 1 / more) * (1 - less / 2)
     # Centres that jitter hide both a short way and a crooked one.
     sure = max(sure, 0.0) * found.agreement / (1 + jitter)
     return motion, (float(gone[0]) / side, float(gone[1]) / side), sure
 
 
-def read_shape(found: Trace, cover: Planes, softness_px: float) -> tuple[Shape, float, float]:
-    """Shape, radius in pixels, and confidence, by the drawn shape that is most like ``cover`` [F, H, W]."""
+def read_shape(found: Trace, cover: Planes, num_smoothed: int) -> tuple[Shape, float, float]:
+    """Shape, radius in pixels, and confidence, by the drawn shape that is most like ``cover`` [F, H, W].
+
+    Args:
+        num_smoothed: how often the cover was smoothed, and the drawn shapes are.
+    """
     patch, dx, dy, weight = _patches(found, cover)
     misfit: dict[Shape, tuple[float, float]] = {}
     for shape in SHAPES:
         radii = [scale * float(np.sqrt(found.area / AREA[shape])) for scale in _RADIUS_SCALES]
-        fits = [_misfit(patch, weight, signed_distance(shape, dx, dy, radius), softness_px) for radius in radii]
+        fits = [_misfit(patch, weight, signed_distance(shape, dx, dy, radius), num_smoothed) for radius in radii]
         misfit[shape] = min(zip(fits, radii, strict=True))
     best, second = sorted(SHAPES, key=lambda shape: misfit[shape])[:2]
     error, radius = misfit[best]
@@ -149,8 +154,10 @@ def read_shape(found: Trace, cover: Planes, softness_px: float) -> tuple[Shape, 
     return best, radius / _READ_RADIUS, float((1 - ratio**2) * np.exp(-error / 0.06))
 
 
-def _misfit(patch: Planes, weight: Planes, distance: Planes, softness_px: float) -> float:
-    drawn = np.clip(0.5 - distance / np.float32(softness_px), 0, 1)
+def _misfit(patch: Planes, weight: Planes, distance: Planes, num_smoothed: int) -> float:
+    drawn = np.clip(np.float32(0.5) - distance, 0, 1)
+    for _ in range(num_smoothed):
+        drawn = smooth(drawn, (1, 2))
     return float((weight * (patch - drawn) ** 2).sum() / weight.sum())
 
 
@@ -167,7 +174,7 @@ def _patches(found: Trace, cover: Planes) -> tuple[Planes, Planes, Planes, Plane
     rows = np.floor(middle[:, 1:]).astype(int) + offsets
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     patch = cover[frame, rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]]
-    x, y = columns + 0.5, rows + 0.5
+    x, y = (columns + 0.5).astype(np.float64), (rows + 0.5).astype(np.float64)
     away = _squared(x, y, middle)
     for shift in range(1, found.count):
         # What is nearer to another object belongs to it.

@@ -1,120 +1,84 @@
-"""What a film shows, read from its pixels: background colour, objects by colour with area, count, shape and motion.
+"""What a film shows, read from its pixels: the backdrop, the objects by colour, where they are and how they move.
 
-Every named colour is a ray of RGB space, because textures, light and rims only scale it: the backdrop's rays are
-greyed and darkened (``draw._paint``), the objects' are the plain colours. A pixel belongs to the nearest ray, softly,
-so that what is half right on a noisy sample counts half.
+Made for one shot of a film and for studio clips with a camera at rest; anything else is read too, with less
+confidence. Pixels are made colours in :mod:`.sight`, parts in :mod:`.blobs`, things in :mod:`.objects`.
 """
 
 import dataclasses
+import itertools
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from telecine_models.backlot.scene import COLOURS, DIRECTIONS
+from telecine_models.backlot.blobs import find_blobs
+from telecine_models.backlot.ground import read_pan, read_texture
+from telecine_models.backlot.objects import Trace, read_motion, read_shape, read_size, trace
+from telecine_models.backlot.scene import Direction, Motion, Shape, Texture
+from telecine_models.backlot.sight import NAMES, Sight, look
 
 Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-
-NAMES = tuple(COLOURS)
-_OBJECT_RAYS = np.array(list(COLOURS.values()), dtype=np.float64)
-_BACKDROP_RAYS = 0.62 * _OBJECT_RAYS + 0.2 * np.array((110.0, 115.0, 125.0))
-_BACKDROP_SCALE, _OBJECT_SCALE = (0.5, 1.5), (0.75, 1.15)
-_SOFTNESS = 14.0
-"""Standard deviation, in levels, of the distance at which a pixel still belongs to a ray."""
-_SIDE_PX = 64
-"""Larger pictures are shrunk to about this side by block means: reading gets faster and loses noise."""
-_MIN_SHARE = 0.004
-"""Area share below which a colour is no object but noise or the mixed edge of another."""
-_STILL = 0.04
-"""Displacement over the film, in sides of the picture, below which nothing moves."""
-_SHAPES = {"triangle": 0.5, "circle": np.pi / 4, "square": 1.0}
-"""Share of its bounding box that a shape covers."""
+Place = Literal["left of", "right of", "above", "below"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Thing:
     """All objects of one colour.
 
     Attributes:
-        share: area, mean over frames, as a share of the picture.
-        count: connected parts in the median frame.
-        shape: by how much of its bounding box the largest part covers.
-        motion: left, right, up, down or still; bouncing objects are read by where they mostly went.
+        size: small, medium or large, as in captions.
+        share: area as a share of the picture, mean over frames.
+        position: mean place (x, y) of all of them in all frames, in pixels of the given frames.
+        positions: float64 [count, F, 2] each one's place in every frame, in pixels.
         velocity: displacement (x, y) over the film, in sides of the picture.
+        confidence: of ``colour``, ``count``, ``shape``, ``size``, ``position`` and ``motion``, each in [0, 1]; higher
+            where it is more often right, but no probability.
     """
 
     colour: str
-    share: float
     count: int
-    shape: str
-    motion: str
+    shape: Shape
+    size: str
+    share: float
+    position: tuple[float, float]
+    positions: Floats
+    motion: Motion
     velocity: tuple[float, float]
+    confidence: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What was read; ``confidence`` in [0, 1] is how much of the picture the named background and objects explain."""
+class Relation:
+    """``first`` is ``place`` ``second``, both named by colour: mean positions along the axis that parts them more."""
 
-    background: str
-    background_share: float
-    things: tuple[Thing, ...]
+    first: str
+    place: Place
+    second: str
     confidence: float
 
 
-class Scan:
-    """Soft memberships of every pixel: what a :class:`Reading` and a graded reward are both made from.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """What was read.
 
     Attributes:
-        backdrop: [8] share of the picture that looks like each colour's backdrop, all frames together.
-        masks: [8, F, H, W] how much of each pixel looks like an object of each colour.
+        background_share: how much of the picture looks like that background.
+        pan: where the camera pans to while the objects keep their places in the frame, or None.
+        things: by falling share.
+        relations: one for every pair of things, the larger first.
+        certainty: of ``background``, ``texture`` and ``pan``, each in [0, 1].
+        confidence: in [0, 1], how much of the picture the reading explains, times the mean confidence in its things.
     """
 
-    def __init__(self, frames: Frames) -> None:
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise ValueError(f"scene reader: frames must be uint8 [F, H, W, 3], got {frames.dtype} {frames.shape}")
-        pixels = _shrunk(frames)
-        self.size = pixels.shape[:3]
-        far = [_distances(pixels, _BACKDROP_RAYS, _BACKDROP_SCALE), _distances(pixels, _OBJECT_RAYS, _OBJECT_SCALE)]
-        likely = np.exp(-0.5 * (np.stack(far) / _SOFTNESS) ** 2)
-        # What is far from every ray belongs to none: the constant is the likelihood three deviations away.
-        likely /= likely.sum(axis=(0, 1)) + np.exp(-4.5)
-        self.backdrop: Floats = likely[0].mean(axis=(1, 2, 3))
-        self.masks = self._objects(likely)
-
-    @property
-    def background(self) -> int:
-        """Index of the colour that most of the picture has as a backdrop."""
-        return int(np.argmax(self.backdrop))
-
-    def shares(self) -> Floats:
-        """Area [8] of the objects of each colour, mean over frames."""
-        mean: Floats = self.masks.mean(axis=(1, 2, 3))
-        return mean
-
-    def velocity(self, colour: int) -> tuple[float, float]:
-        """Displacement (x, y) of the colour's centre of mass over the film by a straight fit, in sides."""
-        centres, weights = self._centres(colour)
-        times = np.linspace(0, 1, len(centres)) if len(centres) > 1 else np.zeros(1)
-        offset = times - np.average(times, weights=weights)
-        spread = float((weights * offset**2).sum())
-        if spread <= 1e-12:
-            return 0.0, 0.0
-        slope = (weights * offset) @ centres / spread
-        return float(slope[0]), float(slope[1])
-
-    def _centres(self, colour: int) -> tuple[Floats, Floats]:
-        """Centre of mass [F, 2] (x, y) in sides, and the mass [F] of each frame."""
-        mask, (_, height, width) = self.masks[colour], self.size
-        weights = mask.sum(axis=(1, 2)) + 1e-9
-        x = (mask.sum(axis=1) @ (np.arange(width) + 0.5)) / weights
-        y = (mask.sum(axis=2) @ (np.arange(height) + 0.5)) / weights
-        return np.stack((x, y), axis=1) / min(height, width), weights
-
-    def _objects(self, likely: Floats) -> Floats:
-        """Object memberships without those of the background's own colour, which no object has."""
-        masks: Floats = likely[1].copy()
-        masks[self.background] = 0
-        return masks
+    background: str
+    background_share: float
+    texture: Texture
+    pan: Direction | None
+    things: tuple[Thing, ...]
+    relations: tuple[Relation, ...]
+    certainty: dict[str, float]
+    confidence: float
 
 
 def read(frames: Frames) -> Reading:
@@ -123,70 +87,80 @@ def read(frames: Frames) -> Reading:
     Raises:
         ValueError: frames of another shape or type, or none.
     """
-    scan = Scan(frames)
-    shares = scan.shares()
-    present = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] >= _MIN_SHARE]
-    share = float(scan.backdrop[scan.background])
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"scene reader: frames must be uint8 [F, H, W, 3], got {frames.dtype} {frames.shape}")
+    sight = look(frames)
+    blobs = find_blobs(sight.labels, sight.covers)
+    traces = {colour: trace(blobs, colour, len(frames)) for colour in sight.covers}
+    things = [_thing(sight, colour, found) for colour, found in traces.items() if found is not None]
+    things.sort(key=lambda thing: -thing.share)
+    share = float(sight.likeness[sight.background])
+    texture, pan, certainty = _ground(frames, sight)
+    explained = min(1.0, share + sum(thing.share for thing in things)) * (1 - sight.odd)
+    sure = [float(np.mean(list(thing.confidence.values()))) for thing in things] or [certainty["background"]]
     return Reading(
-        background=NAMES[scan.background],
+        background=NAMES[sight.background],
         background_share=share,
-        things=tuple(_thing(scan, colour, float(shares[colour])) for colour in present[:2]),
-        confidence=min(1.0, share + float(shares[present[:2]].sum())),
+        texture=texture,
+        pan=pan,
+        things=tuple(things),
+        relations=tuple(_relation(first, second) for first, second in itertools.combinations(things, 2)),
+        certainty=certainty,
+        confidence=explained * float(np.mean(sure)),
     )
 
 
-def _thing(scan: Scan, colour: int, share: float) -> Thing:
-    velocity = scan.velocity(colour)
-    middle = scan.masks[colour][scan.size[0] // 2] > 0.5
-    parts = _parts(middle)
+def _thing(sight: Sight, colour: int, found: Trace) -> Thing:
+    cover, side = sight.covers[colour], min(sight.pixels.shape[1:3])
+    jitter = found.jitter(sight.cover_noise[colour])
+    motion, velocity, motion_sure = read_motion(found, side, jitter)
+    shape, radius, shape_sure = read_shape(found, cover, sight.num_smoothed)
+    size, size_sure = read_size(radius / side)
+    positions = sight.factor * found.every_frame(len(cover))
+    middle = positions.mean(axis=(0, 1))
+    # What covers a pixel by half must stand out from the noise of covers where there is none.
+    clear = float(np.exp(-0.5 * (sight.cover_noise[colour] / 0.2) ** 2))
+    even = 1 / (1 + (found.unevenness / 0.3) ** 2)
+    confidence = {
+        "colour": (1 - sight.doubt[colour] ** 2) * clear,
+        "count": found.agreement * even * clear,
+        "shape": shape_sure * clear,
+        "size": size_sure * shape_sure**0.5 * even * clear,
+        "position": found.agreement * clear / (1 + jitter),
+        "motion": motion_sure * clear,
+    }
     return Thing(
         colour=NAMES[colour],
-        share=share,
-        count=max(1, len(parts)),
-        shape=_shape(parts[0]) if parts else "circle",
-        motion=_direction(velocity),
+        count=found.count,
+        shape=shape,
+        size=size,
+        share=float((sight.labels == colour + 1).mean()),
+        position=(float(middle[0]), float(middle[1])),
+        positions=positions,
+        motion=motion,
         velocity=velocity,
+        confidence=confidence,
     )
 
 
-def _direction(velocity: tuple[float, float]) -> str:
-    if max(abs(velocity[0]), abs(velocity[1])) < _STILL:
-        return "still"
-    return max(DIRECTIONS, key=lambda name: float(np.dot(DIRECTIONS[name], velocity)))
+def _relation(first: Thing, second: Thing) -> Relation:
+    dx, dy = (there - here for here, there in zip(first.position, second.position, strict=True))
+    beside: Place = "left of" if dx > 0 else "right of"
+    over: Place = "above" if dy > 0 else "below"
+    margin = abs(abs(dx) - abs(dy))
+    return Relation(
+        first=first.colour,
+        place=beside if abs(dx) >= abs(dy) else over,
+        second=second.colour,
+        confidence=min(first.confidence["position"], second.confidence["position"]) * margin / (margin + 2),
+    )
 
 
-def _shape(part: npt.NDArray[np.bool_]) -> str:
-    rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
-    box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-    covered = part.sum() / box
-    return min(_SHAPES, key=lambda name: abs(_SHAPES[name] - covered))
-
-
-def _parts(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
-    """Connected parts of a mask [H, W], the largest first; those under a fifth of the largest are left out."""
-    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        padded = np.pad(labels, 1)
-        spread = np.maximum.reduce([padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1]])
-        spread = np.where(mask, np.maximum.reduce([spread, padded[1:-1, :-2], padded[1:-1, 2:]]), 0)
-        if np.array_equal(spread, labels):
-            break
-        labels = spread
-    names, sizes = np.unique(labels[mask], return_counts=True)
-    kept = [(int(size), int(name)) for name, size in zip(names, sizes, strict=True) if 5 * size >= sizes.max()]
-    return [labels == name for _, name in sorted(kept, reverse=True)]
-
-
-def _distances(pixels: Floats, rays: Floats, scale: tuple[float, float]) -> Floats:
-    """Distance [8, F, H, W] of every pixel from each ray, where a ray may be scaled within ``scale``."""
-    stretch = np.clip((pixels @ rays.T) / (rays**2).sum(axis=1), *scale)
-    squared = (pixels**2).sum(-1)[..., None] - 2 * stretch * (pixels @ rays.T) + stretch**2 * (rays**2).sum(axis=1)
-    return np.moveaxis(np.sqrt(np.maximum(squared, 0)), -1, 0)
-
-
-def _shrunk(frames: Frames) -> Floats:
-    factor = max(1, round(min(frames.shape[1:3]) / _SIDE_PX))
-    num, height, width = frames.shape[0], frames.shape[1] // factor, frames.shape[2] // factor
-    kept = frames[:, : height * factor, : width * factor].astype(np.float64)
-    shrunk: Floats = kept.reshape(num, height, factor, width, factor, 3).mean(axis=(2, 4))
-    return shrunk
+def _ground(frames: Frames, sight: Sight) -> tuple[Texture, Direction | None, dict[str, float]]:
+    """Texture, pan, and the certainty of both and of the background's colour."""
+    middle = len(frames) // 2
+    texture, texture_sure = read_texture(sight.light(middle), sight.bare(middle), sight.light_noise)
+    pan, pan_sure = read_pan(frames, sight.bare, sight.factor)
+    first, second = sorted((float(like) for like in sight.likeness), reverse=True)[:2]
+    sure = first / max(first + second, 1e-9) * min(1.0, 2 * first)
+    return texture, pan, {"background": sure, "texture": texture_sure * sure, "pan": pan_sure * sure}

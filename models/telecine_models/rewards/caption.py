@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine_models.backlot.caption import Subject, parse
-from telecine_models.backlot.read import NAMES, Scan
+from telecine_models.backlot.scan import NAMES, Scan
 from telecine_models.backlot.scene import DIRECTIONS
 
 PARTS = ("background", "objects", "motion")
