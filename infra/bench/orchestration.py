@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import legs
-from intervals import bootstrap
+from intervals import spread
 from legs import Leg
 from rows import Comparison, Trial
 from timeline import COMPONENT
@@ -71,7 +71,7 @@ def _ratio(pairs: Sequence[Pair]) -> float:
 def compared(pairs: Sequence[Pair]) -> Comparison:
     """The row of these pairs; without equal results it claims no ratio."""
     gate, measured = quality_gate(pairs), share(pairs)
-    low, high = bootstrap(_ratio, pairs)
+    ratio = spread(_ratio, pairs)
     stands = gate == "equal"
     alone = _beside_components([pair.script for pair in pairs])
     return Comparison(
@@ -79,8 +79,8 @@ def compared(pairs: Sequence[Pair]) -> Comparison:
         ours=_mean(pair.demo.seconds for pair in pairs),
         peer=_mean(pair.script.seconds for pair in pairs),
         ratio=_ratio(pairs) if stands else None,
-        low=low if stands else None,
-        high=high if stands else None,
+        low=ratio.low if stands else None,
+        high=ratio.high if stands else None,
         limit=f"the script itself, of whose wall time {alone:.2f} is not component work either",
         target=f"share beside component work < {TARGET}",
         holds=stands and measured < TARGET,
@@ -92,10 +92,12 @@ def compared(pairs: Sequence[Pair]) -> Comparison:
 
 def _details(pairs: Sequence[Pair]) -> dict[str, Any]:
     demos, scripts = [pair.demo for pair in pairs], [pair.script for pair in pairs]
+    around = spread(share, pairs)
     prepared = [sum(leg.seconds - leg.preparation_s for leg in side) for side in (demos, scripts)]
     return {
         "share_beside_component_work": share(pairs),
-        "its_95_percent_interval": list(bootstrap(share, pairs)),
+        "its_low_and_high": [around.low, around.high],
+        "what_low_and_high_are": around.kind,
         "share_once_databases_are_prepared": 1 - sum(leg.component_s for leg in demos) / prepared[0],
         "share_if_mlflow_and_commits_count_as_work": 1
         - sum(leg.pointed_s for leg in demos) / sum(leg.seconds for leg in demos),

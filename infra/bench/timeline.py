@@ -13,8 +13,8 @@ from typing import Any
 
 COMPONENT = "inside the components"
 MLFLOW_DATABASE = "MLflow's database and the import for it, once"
-AIRFLOW_DATABASE = "Airflow's database and pools, once"
-PREPARATION = (MLFLOW_DATABASE, AIRFLOW_DATABASE)
+BOTH_DATABASES = "both databases, side by side, and the imports for them, once"
+PREPARATION = (MLFLOW_DATABASE, BOTH_DATABASES)
 COMPONENT_START = "component processes: start"
 COMPONENT_EXIT = "component processes: exit"
 
@@ -83,8 +83,7 @@ def of_demo(said: Sequence[Line], log: Sequence[Line], records: dict[str, dict[s
     """
     cuts = [
         Cut(moment_of(said, "home "), "demo: start, check of the request"),
-        Cut(moment_of(said, "preparing Airflow's database"), MLFLOW_DATABASE),
-        Cut(moment_of(said, "run "), AIRFLOW_DATABASE),
+        Cut(moment_of(said, "run "), BOTH_DATABASES),
     ]
     part = "Airflow: start, reading the DAG files"
     for task, lines in _tasks(log):

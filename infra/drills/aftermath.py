@@ -15,8 +15,9 @@ from flywheels import Flywheel
 from http_faults import await_line
 from places import HERE, variables
 from record import Trial
+from telecine import component
 from telecine.storage import Store
-from telecine.work import attempts, commits, runs
+from telecine.work import attempts, runs
 
 MODEL, ALIAS = "telecine-flywheel", "candidate"
 ORPHAN = "toy.train"
@@ -112,12 +113,12 @@ def _calm_digests(calm: Deployment, params: dict[str, Any], seed: int) -> dict[s
 
 
 def _collect(flywheel: Flywheel, store: Store) -> list[str]:
-    """Collect garbage of any age; no orphan may be left, and what is registered must be there."""
+    """Collect garbage of any age; what is left must be what effects need, and what is registered must be there."""
     registered = _registered(store)
     _, problems = _gc(flywheel)
     again, more = _gc(flywheel)
     problems += more + [f"lost: gc left {path} to a second call" for path in again]
-    problems += [f"lost: gc left the orphan {path}" for path in _orphans(store)]
+    problems += [f"lost: after gc {what}" for what in evidence.astray(store, _lasting(store))]
     gone = [path for path in registered if store.head(path) is None]
     problems += [f"lost: gc removed {path}, which is registered" for path in gone]
     return problems + ([] if registered else ["lost: nothing is registered"])
@@ -131,22 +132,10 @@ def _gc(flywheel: Flywheel) -> tuple[list[str], list[str]]:
     return [row["path"] for row in json.loads(done.out)["removed"]], []
 
 
-def _orphans(store: Store) -> list[str]:
-    """Attempt folders without a commit, checkpoints of committed work, and items that were never committed."""
-    found = []
-    for name in store.folders("work"):
-        for key in store.folders(f"work/{name}"):
-            prefix = f"work/{name}/{key}"
-            if key == "items":
-                items = [f"{prefix}/{item}" for item in store.folders(prefix)]
-                found += [item for item in items if store.head(f"{item}/commit.json") is None]
-                continue
-            committed = {record["attempt"] for record in commits.history(store, f"{prefix}/commit.json")}
-            left = set(store.folders(f"{prefix}/attempts")) - committed
-            found += [f"{prefix}/attempts/{attempt}" for attempt in sorted(left)]
-            if committed and store.folders(f"{prefix}/checkpoints"):
-                found.append(f"{prefix}/checkpoints")
-    return found
+def _lasting(store: Store) -> list[str]:
+    """Works that are kept for good: those with effects."""
+    effective = [name for name in component.names() if component.find(name).effects]
+    return [f"work/{name}/{key}" for name in effective for key in store.folders(f"work/{name}") if key != "items"]
 
 
 def _registered(store: Store) -> list[str]:

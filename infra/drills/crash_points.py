@@ -123,10 +123,9 @@ class Forge:
             lost.append("the next attempt ended at other digests")
         if before["standing"] and case.situation == "forced" and not seen["standing"]:
             lost.append("a commit that stood is gone, and none took its place")
-        made = set(again["found"]["made"])
-        doubled = made & set(seen["items"]) if case.situation != "forced" else set()
+        doubled = _doubled(again["found"], seen) if case.situation != "forced" else []
         torn = [*(each for each in seen["torn"] if each not in before["torn"]), *after["torn"]]
-        return Outcome(True, tuple(torn), tuple(lost), tuple(sorted(doubled)), self._in_parts)
+        return Outcome(True, tuple(torn), tuple(lost), tuple(doubled), self._in_parts)
 
     def count(self, situation: str, shape: Shape, *, remote: bool) -> int:
         """Changing operations (local) or requests (remote) of an undisturbed attempt in a situation."""
@@ -254,6 +253,12 @@ class Forge:
             self._in_parts = "uploadId=" in request.target or "?uploads" in request.target
             os.kill(pid, signal.SIGKILL)
             return fault if fault != "cut_request" or request.body else "dropped"
+
+
+def _doubled(done: dict[str, Any], seen: dict[str, Any]) -> list[str]:
+    """What an attempt did again that a commit held: items, and steps up to that of the newest checkpoint."""
+    again = [step for step in done["steps"] if step <= max(seen["steps"], default=0)]
+    return [*sorted(set(done["made"]) & set(seen["items"])), *(f"step {step}" for step in again)]
 
 
 def commit_crash_points(trial: Trial) -> Count:

@@ -1,9 +1,14 @@
 """What a store really holds, read from its bytes: commits, whether they are whole, and the digests that they name."""
 
 import hashlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from telecine.storage import Store
+
+_OF_RUNS = re.compile(r"runs/[^/]+/(run\.json|mlflow-[0-9a-f]{8}\.json|(tasks|waits)/[^/]+\.json)")
+_OF_WORKS = re.compile(r"(?P<work>work/[^/]+/[^/]+)/(beats/[^/]+\.json|logs/[^/]+\.log|mlflow-[0-9a-f]{8}\.json)")
 
 
 def commits_in(store: Store) -> list[str]:
@@ -42,3 +47,32 @@ def digests_of(store: Store, document: dict[str, Any]) -> dict[str, str]:
     """Digest of each output artifact of a result document."""
     record = store.read_json(f"work/{document['component']}/{document['key']}/commit.json")
     return {name: value["digest"] for name, value in record["outputs"].items() if isinstance(value, dict)}
+
+
+def astray(store: Store, lasting: Iterable[str]) -> list[str]:
+    """What is too much in a store, or missing, after garbage of any age was collected.
+
+    Everything is expected that ``lasting`` works are made of, the records of those works, those of runs, nothing else.
+    """
+    works: set[str] = set()
+    expected: set[str] = set()
+    queue = list(lasting)
+    while queue:
+        work = queue.pop()
+        if work in works:
+            continue
+        works.add(work)
+        replaced = [entry.path for entry in store.entries(f"{work}/broken")]
+        for path, record in ((path, store.read_json(path)) for path in [f"{work}/commit.json", *replaced]):
+            if record is None:
+                continue
+            expected |= {path, *record["files"]}
+            for item in record["items"]:
+                expected |= {f"{item['path']}/commit.json", *item["files"]}
+            read = [store.path_of(value) or "" for value in record["inputs"].values() if isinstance(value, str)]
+            queue += ["/".join(path.split("/")[:3]) for path in read if path.startswith("work/")]
+    found = {entry.path for entry in (*store.entries(""), *store.staged(""))}
+    told = {path for path in found if (match := _OF_WORKS.fullmatch(path)) and match["work"] in works}
+    left = [path for path in found - expected - told if not _OF_RUNS.fullmatch(path)]
+    missing = [f"{path}, which is needed, is missing" for path in sorted(expected - found)]
+    return [*missing, *(f"{path} is left" for path in sorted(left))]

@@ -18,7 +18,16 @@ import psutil
 
 from deployments import Deployment
 from mlflow_server import MlflowServer
-from places import BUCKET, REPOSITORY, ObjectServer, await_port, free_port, s3_environment
+from places import (
+    BUCKET,
+    REPOSITORY,
+    SECRET_KEY,
+    SESSION_TOKEN,
+    ObjectServer,
+    await_port,
+    free_port,
+    s3_environment,
+)
 from telecine.component import POOLS
 
 DAG_ID = "flywheel"
@@ -26,6 +35,8 @@ AIRFLOW = ("scheduler", "dag-processor", "api-server", "triggerer")
 WORKER, IDLE = "airflow worker", "<idle>"
 """How Airflow titles the processes that supervise a task or run it."""
 TIMEOUT_S = 180.0
+KEPT = ("passwords.json", "basic_auth.ini")
+"""Files by which Airflow and MLflow are told whom to let in."""
 
 
 class Flywheel:
@@ -47,6 +58,16 @@ class Flywheel:
         self.environment = self.place.environment | self._airflow_environment()
         self.services: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: set[int] = set()
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What may be written down nowhere but in the files of :data:`KEPT`, by what it is."""
+        return {
+            "password": self.password,
+            "signing key": self.environment["AIRFLOW__API_AUTH__JWT_SECRET"],
+            "secret key": SECRET_KEY,
+            "session token": SESSION_TOKEN,
+        }
 
     def prepare(self) -> None:
         """Make both databases and start everything."""
@@ -81,10 +102,16 @@ class Flywheel:
         found["task"] = sorted(pid for pid, title in ours.items() if title.startswith(WORKER) and IDLE not in title)
         return {name: pids for name, pids in found.items() if pids}
 
-    def kill(self, name: str, pid: int) -> None:
-        """Kill one process with -9, and start its service again, as whoever watches over it would."""
-        with contextlib.suppress(ProcessLookupError):
+    def kill(self, name: str, pid: int) -> bool:
+        """Kill one process with -9, and start its service again, as whoever watches over it would.
+
+        Returns whether it was still there.
+        """
+        try:
             os.kill(pid, signal.SIGKILL)
+            killed = True
+        except ProcessLookupError:
+            killed = False
         if name == "s3":
             self.objects.restart(1.0)
         elif name in self.services:
@@ -94,6 +121,7 @@ class Flywheel:
                     os.killpg(pid, signal.SIGKILL)
             time.sleep(1.0)
             self.start(name)
+        return killed
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this deployment, whoever started it.

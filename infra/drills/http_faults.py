@@ -1,5 +1,6 @@
 """The pipeline through a proxy that breaks requests, and the store that is gone for a while."""
 
+import json
 import random
 import signal
 import time
@@ -32,13 +33,16 @@ PLANS = {
         dict.fromkeys(("500", "503", "cut_reply", "cut_request", "reply_lost", "doubled_now", "stale", "slow"), 0.04)
     ),
 }
-SHORT = ("everything",)
+SHORT = ("everything", "stale listings", "clock behind")
 
 
 def s3_faults(trial: Trial) -> Count:
-    """Run the pipeline under each fault; its digests have to be those of an undisturbed run."""
+    """Run the pipeline under each fault; its digests have to be those of an undisturbed run.
+
+    Under a clock that is wrong two machines race besides, and garbage is collected.
+    """
     site, server = make_site(trial.folder / "site"), ObjectServer(trial.folder / "objects")
-    run = pipelines.run_toy if trial.size == "short" else pipelines.run_pipeline
+    run = pipelines.run_toy if trial.size == "short" else pipelines.run_all
     names = SHORT if trial.size == "short" else tuple(PLANS)
     proxy = FaultProxy(server.port, trial.seed)
     lost: list[str] = []
@@ -69,6 +73,10 @@ def s3_faults(trial: Trial) -> Count:
             injected, retries = injected + done, retries + tried
             if steps:
                 found = _judge(here, server, steps, expected)
+                if PLANS[name].skew:
+                    proxy.plan = Plan(skew=PLANS[name].skew)
+                    found["lost"] += _race_and_collect(here, server, trial.folder / f"{name} trace", trial.seed + 1)
+                    proxy.plan = Plan()
                 for kind, problems in (("lost", lost), ("doubled", doubled), ("torn", torn)):
                     problems += [f"{kind}: {name}: {problem}" for problem in found[kind]]
                 recovered += 0 if any(found.values()) else done
@@ -119,12 +127,69 @@ def _judge(
     return {"lost": lost, "doubled": doubled, "torn": torn}
 
 
+SKEW_STEPS = 12
+GC_SPARES_S = 3.0
+"""What a task met so lately, gc does not touch."""
+WORK_DEPTH = 4
+"""Parts of the path of a work's commit."""
+
+
+def _race_and_collect(place: Deployment, server: ObjectServer, trace: Path, seed: int) -> list[str]:
+    """What goes wrong with ages: of a rival on another machine, and of what gc may take.
+
+    The skew is five hours, so whoever reads a machine's clock takes the living for dead, or keeps what should go.
+    """
+    inputs = {"num_steps": SKEW_STEPS, "num_items": 1, "seed": seed}
+    pace = {"TOY_TRACE": str(trace), "TOY_STEP_S": "0.5"}
+    racers = [place.start_run("toy.train", inputs, "--run", "far", machine="elsewhere", **pace)]
+    await_line(trace, "step 2")
+    racers.append(place.start_run("toy.train", inputs, "--run", "near", **pace))
+    problems = _living(place, "far")
+    problems += gc(place, "0")
+    results = [ended(racer) for racer in racers]
+    if [result.code for result in results] != [0, 0]:
+        return [*problems, *(f"a racer ended with {result.code}: {result.last_line}" for result in results)]
+    first, second = (result.document for result in results)
+    if sorted([first["decision"], second["decision"]]) != ["lost", "ran"]:
+        problems.append(f"the racers {first['decision']} and {second['decision']}")
+    problems += place.untold(first["key"], SKEW_STEPS)
+    works = _works(place, server)
+    problems += gc(place, "0.1")
+    problems += [f"gc took {path}, which is young" for path in sorted(works - _works(place, server))]
+    time.sleep(GC_SPARES_S)
+    problems += gc(place, "0")
+    return problems + [f"gc left {path}" for path in sorted(_works(place, server))]
+
+
+def _living(place: Deployment, run: str) -> list[str]:
+    asked = place.call("status", run, "--json")
+    task: dict[str, Any] = json.loads(asked.out)["tasks"][0] if asked.code == 0 else {"state": asked.last_line}
+    age_s = task.get("heartbeat_age_s")
+    good = task["state"] == "running" and age_s is not None and abs(age_s) < 60
+    return [] if good else [f"an attempt at work on another machine is told as {task['state']}, {age_s} s old"]
+
+
+def gc(place: Deployment, keep_days: str) -> list[str]:
+    """Collect garbage; what was wrong with that."""
+    done = place.call("gc", "--keep-days", keep_days)
+    return [] if done.code == 0 else [f"telecine gc ended with {done.code}: {done.last_line}"]
+
+
+def _works(place: Deployment, server: ObjectServer) -> set[str]:
+    """Commits of works that stand, read past the proxy; no component here has effects."""
+    with variables(s3_environment(server.port)):
+        return {path for path in evidence.commits_in(Store(place.store_uri)) if len(path.split("/")) == WORK_DEPTH}
+
+
 OUTAGE_S = {"short": 4.0, "full": 60.0}
 RETRY_S = {"short": "1", "full": "30"}
 
 
 def store_outage(trial: Trial) -> Count:
-    """Take the store away in mid run: the call ends with 75, and after it is back the same call goes on."""
+    """Take the store away in mid run: the call ends with 75, and after it is back the same call goes on.
+
+    What it ends with, in the store and in MLflow, is what an undisturbed run ends with.
+    """
     site, server = make_site(trial.folder / "site"), ObjectServer(trial.folder / "objects")
     proxy = FaultProxy(server.port, trial.seed)
     environment = s3_environment(proxy.server_port) | {"TELECINE_STORE_RETRY_S": RETRY_S[trial.size]}
@@ -143,7 +208,15 @@ def store_outage(trial: Trial) -> Count:
         proxy = FaultProxy(server.port, trial.seed, port=port)
         problems += _expect(ended(process), CODE_RETRY, "the call that was running")
         trial.progress(1, 2)
-        problems += _expect(place.run("toy.train", inputs, TOY_TRACE=str(trace)), 0, "the call after it is back")
+        done = place.run("toy.train", inputs, TOY_TRACE=str(trace))
+        problems += _expect(done, 0, "the call after it is back")
+        if done.code == 0:
+            calm = Deployment(trial.folder / "calm", site)
+            calm.prepare_tracker()
+            expected = evidence.digests_of(Store(calm.store_uri), calm.run("toy.train", inputs).document)
+            found = _digests(place, server, {"toy.train": done.document})["toy.train"]
+            problems += [] if found == expected else ["it ended at other digests than an undisturbed run"]
+            problems += place.untold(done.document["key"], inputs["num_steps"])
         trial.progress(2, 2)
     finally:
         proxy.close()

@@ -1,13 +1,16 @@
 """Credentials: what a wrong one leads to, and that none is ever written down or shown in the process list."""
 
+import base64
 import contextlib
+import functools
 import shutil
 import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from deployments import CODE_RETRY, Deployment, Ended, ended, make_site
 from mlflow_server import MlflowServer
@@ -15,7 +18,7 @@ from places import ACCESS_KEY, BUCKET, SECRET_KEY, SESSION_TOKEN, ObjectServer, 
 from record import Count, Trial
 
 MLFLOW_USER = "drill"
-MLFLOW_PASSWORD = "drill-mlflow-password-71c5"  # noqa: S105 - of nobody
+MLFLOW_PASSWORD = "drill/mlflow+password-71c5"  # noqa: S105 - of nobody
 SECRETS = {
     "access key": ACCESS_KEY,
     "secret key": SECRET_KEY,
@@ -50,9 +53,9 @@ def credentials(trial: Trial) -> Count:
             server.kill()
     problems += [f"lost: the {name} is in the process list: {command}" for name, command in sorted(shown)]
     folders = {"store": server.folder, "home": place.home, "tracker": trial.folder / "tracker"}
-    problems += [f"lost: {where}" for name, folder in folders.items() for where in _leaks(name, folder)]
-    texts = [text for done in said for text in (done.out, done.err)]
-    problems += [f"lost: the {name} was printed" for name, secret in SECRETS.items() if any(secret in t for t in texts)]
+    problems += [f"lost: {where}" for name, folder in folders.items() for where in leaks(name, folder, SECRETS)]
+    printed = "".join(text for done in said for text in (done.out, done.err)).encode()
+    problems += [f"lost: the {name} was printed" for name, secret in SECRETS.items() if _holds(printed, secret)]
     return Count(
         what=f"{len(chosen)} calls with right and wrong credentials; everything searched for {len(SECRETS)} secrets",
         injected=len(chosen),
@@ -74,7 +77,7 @@ def _store_calls() -> list[Call]:
 
 def _address_calls() -> list[Call]:
     nobody = f"http://127.0.0.1:{free_port()}"
-    tracker = nobody.replace("//", f"//{MLFLOW_USER}:{MLFLOW_PASSWORD}@")
+    tracker = nobody.replace("//", f"//{MLFLOW_USER}:{quote(MLFLOW_PASSWORD, safe='')}@")
     return [
         ("no MLflow at its address", CODE_RETRY, {"TELECINE_TRACKING_URI": nobody}),
         ("a password in MLflow's address", CODE_INPUT, {"TELECINE_TRACKING_URI": tracker}),
@@ -136,13 +139,33 @@ def _judge(what: str, code: int, done: Ended) -> list[str]:
     return problems
 
 
-def _leaks(name: str, folder: Path) -> list[str]:
-    """Files below a folder that hold a secret, databases and their logs included."""
+def leaks(where: str, folder: Path, secrets: Mapping[str, str], *, meant: Container[str] = ()) -> list[str]:
+    """Files below a folder that hold a secret in any form, databases and their logs included.
+
+    Args:
+        meant: names of files that are there to hold one.
+    """
     found = []
-    for path in sorted(folder.rglob("*")):
-        data = path.read_bytes() if path.is_file() else b""
-        found += [f"the {what} is in the {name}: {path}" for what, secret in SECRETS.items() if secret.encode() in data]
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in meant):
+        data = path.read_bytes()
+        found += [f"the {what} is in the {where}: {path}" for what, secret in secrets.items() if _holds(data, secret)]
     return found
+
+
+def _holds(data: bytes, secret: str) -> bool:
+    return any(form in data for form in forms(secret))
+
+
+@functools.cache
+def forms(secret: str) -> frozenset[bytes]:
+    """A secret as it is, as URLs quote it, and as base64 writes it wherever it begins, in ``user:password`` too."""
+    found = {form.encode() for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))}
+    for shift in range(3):
+        coded = base64.b64encode(b"\0" * shift + secret.encode())
+        # Of the first and the last character only some bits are the secret's.
+        kept = coded[-(-shift * 8 // 6) : (shift + len(secret.encode())) * 8 // 6]
+        found |= {kept, kept.translate(bytes.maketrans(b"+/", b"-_"))}
+    return frozenset(found)
 
 
 @contextlib.contextmanager
@@ -155,8 +178,9 @@ def _watched() -> Iterator[set[tuple[str, str]]]:
         while not ended.is_set():
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    shown.update((name, text[:80]) for name, secret in SECRETS.items() if secret in text)
+                    data = path.read_bytes().replace(b"\0", b" ")
+                    text = data[:80].decode(errors="replace")
+                    shown.update((name, text) for name, secret in SECRETS.items() if _holds(data, secret))
             time.sleep(0.02)
 
     watcher = threading.Thread(target=look, daemon=True)

@@ -28,6 +28,7 @@ STATUS = {
     "InvalidAccessKeyId": 403,
     "InvalidPart": 400,
     "InvalidRange": 416,
+    "InvalidToken": 400,
     "NoSuchBucket": 404,
     "NoSuchKey": 404,
     "NoSuchLifecycleConfiguration": 404,

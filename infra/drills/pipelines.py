@@ -50,6 +50,12 @@ def run_toy(place: Deployment, seed: int) -> tuple[dict[str, dict[str, Any]], in
     return {"toy.train": _document("toy.train", done)}, retries
 
 
+def run_all(place: Deployment, seed: int) -> tuple[dict[str, dict[str, Any]], int]:
+    """Both, one after the other."""
+    (toy, retries), (steps, more) = run_toy(place, seed), run_pipeline(place, seed)
+    return toy | steps, retries + more
+
+
 def _document(name: str, done: Ended) -> dict[str, Any]:
     if done.code != 0:
         raise Broke(f"{name}: exit {done.code}: {done.last_line}")

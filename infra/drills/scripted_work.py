@@ -33,13 +33,14 @@ class Shape:
 
 
 def attempt(store: Store, shape: Shape, home: Path, scratch: Path, name: str, *, force: bool) -> dict[str, Any]:
-    """Do the work unless an intact commit of it stands; says which digests stand and what was made for it."""
+    """Do the work unless an intact commit of it stands; says which digests stand, and which items and steps it did."""
     digests = Digests(home)
     made: list[str] = []
+    steps: list[int] = []
     standing = commits.read(store, COMMIT)
     if standing is not None and not force:
         if not commits.broken_files(store, standing, digests):
-            return _summary(store, made)
+            return _summary(store) | {"made": made, "steps": steps}
         commits.quarantine(store, COMMIT, standing)
 
     def process(source: Source, folder: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def attempt(store: Store, shape: Shape, home: Path, scratch: Path, name: str, *,
     )
     for index in range(shape.num_items):
         items.one(Source(f"item {index}", f"digest-{index}", {"bytes": shape.file_bytes}), process, "stage")
-    state = _train(store, digests, shape, scratch, name, force=force)
+    state = _train(store, digests, shape, scratch, name, steps, force=force)
     folder = store.local(f"{PREFIX}/attempts/{name}") or scratch / "attempt"
     folder.mkdir(parents=True, exist_ok=True)
     _write_outputs(folder, shape, state)
@@ -66,7 +67,7 @@ def attempt(store: Store, shape: Shape, home: Path, scratch: Path, name: str, *,
     commits.upload_files(store, folder, f"{PREFIX}/attempts/{name}", files)
     record = {"attempt": name, "files": files, "items": items.records, "outputs": {}, "inputs": {}}
     commits.publish(store, COMMIT, record, replace=force)
-    return _summary(store, made)
+    return _summary(store) | {"made": made, "steps": steps}
 
 
 def content(name: str, size: int) -> bytes:
@@ -94,17 +95,18 @@ def inspect(store: Store) -> dict[str, Any]:
     return {"torn": torn, "items": sorted(items), "steps": sorted(steps), "standing": standing}
 
 
-def _train(store: Store, digests: Digests, shape: Shape, scratch: Path, name: str, *, force: bool) -> str:
-    """A chain of states: each is the digest of the one before it."""
-    checkpoints = Checkpoints(
-        store, digests, work_prefix=PREFIX, attempt=name, scratch=scratch, before_commit=lambda: None
-    )
+def _train(
+    store: Store, digests: Digests, shape: Shape, scratch: Path, name: str, steps: list[int], *, force: bool
+) -> str:
+    """A chain of states, each the digest of the one before it; ``steps`` gets those that are done."""
+    checkpoints = Checkpoints(store, digests, work_prefix=PREFIX, attempt=name, scratch=scratch, before_commit=tuple)
     if force:
         checkpoints.clear()
     latest = checkpoints.latest()
     state = (latest.dir / "state.txt").read_text() if latest else "begin"
     for step in range(latest.step + 1 if latest else 1, shape.num_steps + 1):
         state = hashlib.sha256(state.encode()).hexdigest()
+        steps.append(step)
 
         def write(folder: Path, state: str = state, step: int = step) -> None:
             (folder / "state.txt").write_text(state)
@@ -122,11 +124,11 @@ def _write_outputs(folder: Path, shape: Shape, state: str) -> None:
         (folder / f"part-{index}" / "data.bin").write_bytes(content(f"output {index}", shape.file_bytes))
 
 
-def _summary(store: Store, made: list[str]) -> dict[str, Any]:
+def _summary(store: Store) -> dict[str, Any]:
     """Digests of all that the standing commit names, by names that do not change from attempt to attempt."""
     record = store.read_json(COMMIT)
     named = dict(record["files"])
     for item in record["items"]:
         named |= item["files"]
     attempt_prefix = f"{PREFIX}/attempts/{record['attempt']}/"
-    return {"made": made, "digests": {name.removeprefix(attempt_prefix): f["sha256"] for name, f in named.items()}}
+    return {"digests": {name.removeprefix(attempt_prefix): f["sha256"] for name, f in named.items()}}

@@ -45,8 +45,10 @@ def check(request: Request, keys: Keys, now: datetime) -> None:
     """Raise :class:`Refusal` unless the request was signed with ``keys`` within 15 minutes of ``now`` (UTC)."""
     claim = _claim_of(request)
     access, day, region, service, _ = claim["credential"].split("/")
-    if access != keys.access or claim["token"] != keys.token:
+    if access != keys.access:
         raise Refusal("InvalidAccessKeyId")
+    if claim["token"] != keys.token:
+        raise Refusal("InvalidToken")
     stamp = datetime.strptime(claim["date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     if claim["expires"] and now > stamp + timedelta(seconds=int(claim["expires"])):
         raise Refusal("AccessDenied")

@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 from deployment import REPOSITORY, Laptop, end_group, guarded, handle_of, is_alive, laptop, pid_of, prepare, put
 from pages import serve_tracker
-from telecine import engines
+from telecine import engines, provenance
 from telecine.errors import InputError, RetryLater
 from telecine.storage import Store
 from telecine.work import runs, status
@@ -60,7 +60,9 @@ def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: 
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["airflow", "dags", "test", DAG_ID, request["logical_date"], "--conf", json.dumps(conf)]
     with _database(place, request["run"]) as database, log.open("a") as output:
-        environment = place.environment() | {"TELECINE_RUN": request["run"]} | database
+        # Asking git takes each component as long as all of a small one's work.
+        mine = {"TELECINE_RUN": request["run"], "TELECINE_GIT_COMMIT": provenance.git_commit()}
+        environment = place.environment() | mine | database
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         request["airflow"] = handle_of(process.pid)
         _save(place.here.home, request)

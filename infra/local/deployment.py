@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +26,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PARALLELISM = 2
 PORTS = (("TELECINE_AIRFLOW_PORT", 8080), ("TELECINE_MLFLOW_PORT", 5000))
 STOP_TIMEOUT_S = 30.0
+MIGRATION = """
+import sys
+from airflow.cli.cli_parser import get_parser
+
+for command in (["db", "migrate"], ["pools", "import", sys.argv[1]]):
+    parsed = get_parser().parse_args(command)
+    parsed.func(parsed)
+"""
+"""Two commands of Airflow in one process: to import it takes longer than the second of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,29 +126,38 @@ def prepare(place: Laptop) -> None:
     """Make the store's bucket, and both databases once per version, before any task can race to do it."""
     if not place.here.store_is_local:
         buckets.prepare(place.here.store_uri)
-    tracking.connect(place.tracker)
     place.airflow_home.mkdir(parents=True, exist_ok=True)
     with (place.airflow_home / "preparing.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _prepare_airflow(place)
+        with _preparing_airflow(place):
+            tracking.connect(place.tracker)
 
 
-def _prepare_airflow(place: Laptop) -> None:
+@contextlib.contextmanager
+def _preparing_airflow(place: Laptop) -> Iterator[None]:
+    """Make Airflow's database and pools in a process of its own, beside what is done meanwhile."""
     stamp = place.airflow_home / "prepared"
     wanted = f"apache-airflow {version('apache-airflow')}, pools {', '.join(POOLS)}"
     put(place.airflow_home / "passwords.json", json.dumps({"admin": place.keys["airflow_password"]}))
     if stamp.exists() and stamp.read_text() == wanted:
+        yield
         return
-    print("preparing Airflow's database, once", flush=True)
+    print("preparing the databases of Airflow and MLflow, once", flush=True)
     slots = {"telecine_light": PARALLELISM, "telecine_heavy": 1}
     pools = {
         name: {"slots": slots[name], "description": what, "include_deferred": False} for name, what in POOLS.items()
     }
     put(place.airflow_home / "pools.json", json.dumps(pools))
-    for arguments in (["db", "migrate"], ["pools", "import", str(place.airflow_home / "pools.json")]):
-        done = subprocess.run(["airflow", *arguments], env=place.environment(), capture_output=True, text=True)
-        if done.returncode != 0:
-            raise TelecineError(f"airflow {' '.join(arguments[:2])} failed:\n{done.stdout}{done.stderr}")
+    command = [sys.executable, "-c", MIGRATION, str(place.airflow_home / "pools.json")]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, env=place.environment(), stdout=said, stderr=said)
+        try:
+            yield
+        finally:
+            process.wait()  # a migration is not broken off
+        if process.returncode != 0:
+            said.seek(0)
+            raise TelecineError(f"Airflow's database could not be prepared:\n{said.read()}")
     put(stamp, wanted)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from telecine.errors import InputError, RetryLater
+from telecine.storage import REFUSALS
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -112,9 +113,8 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except S3Error as error:
-        if error.code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-            cure = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
-            raise InputError(f"store {uri}: access refused ({error.code}); {cure}") from None
+        if error.code in REFUSALS:
+            raise InputError(f"store {uri}: access refused ({error.code}); {REFUSALS[error.code]}") from None
         raise RetryLater(f"store {uri}: {error.code}: {error.message}") from None
     except ValueError as error:  # what the client refuses before it asks: names of buckets, missing credentials
         raise InputError(f"store {uri}: {error}") from None

@@ -4,13 +4,17 @@ Exit codes: 0 done; 75 try again; 78 inputs or credentials are wrong; 69 hardwar
 """
 
 import argparse
+import atexit
+import contextlib
 import dataclasses
 import gc
 import logging
+import math
 import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +23,7 @@ from telecine import component, config, questions, settings
 from telecine.errors import InputError, RetryLater, TelecineError
 from telecine.launch import Launch
 from telecine.redaction import mask, protect_terminal
-from telecine.storage import Store, to_json
+from telecine.storage import PATIENCE_S, Store, to_json
 
 if TYPE_CHECKING:
     from telecine.execution import Result
@@ -49,8 +53,24 @@ def console() -> int:
     if sys.argv[1:2] == ["run"]:
         gc.disable()  # until the component's own code is imported: see telecine.execution
     code = main()
+    if sys.argv[1:2] == ["run"]:
+        _leave(code)
     gc.freeze()
     return code
+
+
+def _leave(code: int) -> None:
+    """End the process without taking apart every module first, which takes torch and MLflow most of a second.
+
+    Whatever asked to be called at the end is called. Returns where a thread is still to be waited for.
+    """
+    if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
+        return
+    atexit._run_exitfuncs()  # log handlers, MLflow's queues, temporary folders
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(code)
 
 
 class Parser(argparse.ArgumentParser):
@@ -184,9 +204,9 @@ def _launch(parsed: argparse.Namespace, found: component.Component, inputs: Any)
 
 def _result(parsed: argparse.Namespace, launch: Launch) -> "Result":
     """Do the work, here or elsewhere; ends the MLflow run of a call that belongs to no run of a DAG."""
-    from telecine.execution import Call, close_run, execute
+    from telecine.execution import Call, closing_run, execute
 
-    try:
+    with closing_run(launch.settings, launch.run) if parsed.run is None else contextlib.nullcontext():
         if parsed.runner != "process":
             from telecine import elsewhere
 
@@ -201,9 +221,6 @@ def _result(parsed: argparse.Namespace, launch: Launch) -> "Result":
             key=parsed.key,
         )
         return execute(call)
-    finally:
-        if parsed.run is None:
-            close_run(launch.settings, launch.run)
 
 
 def _handed_over(launch: Launch) -> str:
@@ -267,7 +284,8 @@ def _gc(parsed: argparse.Namespace) -> None:
 
     if not parsed.keep_days >= 0:
         raise InputError(f"--keep-days must be at least 0, got {parsed.keep_days}")
-    store = Store(settings.from_environment().store_uri)
+    patience_s = PATIENCE_S if parsed.dry_run else math.inf
+    store = Store(settings.from_environment().store_uri, patience_s=patience_s)
     report = garbage.collect(store, keep_days=parsed.keep_days, dry_run=parsed.dry_run)
     questions.print_json(report) if parsed.json else print(garbage.render(report))
 

@@ -72,8 +72,9 @@ class Context:
         if store.uri_of(path) in self._downloads:
             return root / path
         committed = address.committed_files(path, store) if store is self.store else {}
-        # An object store lists what lies below a folder, never the one object of that very name.
-        for name in [entry.path for entry in store.entries(path)] or [path]:
+        # A listing may be stale, a commit is not. And a store lists what lies below a folder, never the object itself.
+        names = [name for name in committed if f"{name}/".startswith(f"{path}/")]
+        for name in names or [entry.path for entry in store.entries(path)] or [path]:
             store.download(name, root / name, sha256=committed.get(name, {}).get("sha256"))
         self._downloads.add(store.uri_of(path))
         return root / path

@@ -17,7 +17,7 @@ from telecine.errors import TelecineError
 from telecine.monitor import nvml
 from telecine.redaction import mask
 from telecine.settings import Settings
-from telecine.storage import Store
+from telecine.storage import CLOCK, PATIENCE_S, Store
 
 MIN_FREE_GIB = 5.0
 PORTS = {"TELECINE_AIRFLOW_PORT": 8080, "TELECINE_MLFLOW_PORT": 5000}
@@ -110,8 +110,8 @@ def _components(_: Settings) -> Iterator[Check]:
 def _store(here: Settings) -> Iterator[Check]:
     """Write, create, race with itself and remove, as every commit does."""
     try:
-        store = Store(here.store_uri)
-        path = f"clock/{secrets.token_hex(8)}"
+        store = Store(here.store_uri, patience_s=PATIENCE_S)
+        path = f"{CLOCK}/{secrets.token_hex(8)}"
         first, second = store.create(path, b"probe"), store.create(path, b"probe")
         store.delete(path)
     except (TelecineError, OSError) as error:

@@ -69,31 +69,42 @@ class Call:
 
 def look_up(call: Call, store: Store, digests: Digests) -> tuple[Address, Result | None, str]:
     """The call's address, its standing result if an intact one may be reused, and the reason in plain words."""
+    where, result, problem = _standing(call, store, digests)
+    return where, result, result.reason if result else problem or explain.why_new(store, where)
+
+
+def _standing(call: Call, store: Store, digests: Digests) -> tuple[Address, Result | None, str]:
+    """The call's address, its standing result if it may be reused, and what speaks against one that stands."""
     where = address.resolve(call.component, call.inputs, store=store, digests=digests, run=call.run)
+    if call.force:
+        return where, None, "redone because of --force"
     record = commits.read(store, where.commit_path)
-    if record is None or call.force:
-        reason = "redone because of --force" if call.force else explain.why_new(store, where, call.task)
-        return where, None, reason
+    if record is None:
+        return where, None, ""
     broken = commits.broken_files(store, record, digests)
     if broken:
         commits.quarantine(store, where.commit_path, record)
         return where, None, f"a committed file does not hold: {broken[0]}"
-    reason = explain.why_reused(store, record)
-    return where, _result("reused", reason, record, store), reason
+    return where, _result("reused", explain.why_reused(record), record, store), ""
 
 
+@storage.disk_full()
 def reuse(call: Call) -> tuple[Address, Result | None]:
-    """Where a call's work lies, and its standing result, pointed to by its task; None if it has to be done."""
+    """Where a call's work lies, and its standing result, pointed to by its task; None if it has to be done.
+
+    Why it has to be done is not asked: who does it asks.
+    """
     store, digests = Store(call.settings.store_uri), Digests(call.settings.home)
     runs.register(store, call.run)
-    where, result, reason = look_up(call, store, digests)
+    where, result, _ = _standing(call, store, digests)
     if result is not None:
-        _point(call, store, where, "reused", reason, record=result.commit)
+        _point(call, store, where, "reused", result.reason, record=result.commit)
         if store.head(where.commit_path) is None:  # gc was faster than the pointer
             return where, None
     return where, result
 
 
+@storage.disk_full()
 def execute(call: Call) -> Result:
     """Return the commit of a call, made now unless an intact one stands.
 
@@ -117,8 +128,8 @@ def execute(call: Call) -> Result:
         seconds = time.monotonic() - started
         try:
             _point(call, store, where, "failed", reason, error=error, seconds=seconds)
-        except (TelecineError, OSError) as unreachable:  # what went wrong first is what a person has to hear
-            log.warning("event=pointer_failed error=%r", str(unreachable))
+        except (TelecineError, OSError) as second:  # what went wrong first is what a person has to hear
+            log.warning("event=pointer_failed error=%r", str(second))
         raise
     seconds = time.monotonic() - started
     _point(call, store, where, result.decision, reason, record=result.commit, seconds=seconds)
@@ -191,6 +202,7 @@ def _context(
         attempt=attempt.id,
         scratch=scratch,
         before_commit=tracker.settle,
+        resume=tracker.resume,
         superseded=attempt.superseded,
         rivals=attempt.rivals,
     )
@@ -377,13 +389,29 @@ def _watch_stdin(event: threading.Event) -> None:
     event.set()
 
 
-def close_run(here: Settings, run: str) -> None:
-    """End the MLflow parent of a run that nobody else will close, where it has one."""
-    store = Store(here.store_uri)
+@contextlib.contextmanager
+def closing_run(here: Settings, run: str) -> Iterator[None]:
+    """End the MLflow parent of a run that nobody else will close, where it has one, after what is done meanwhile."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _close_run(Store(here.store_uri, patience_s=0.0), here, run)
+        except TelecineError as second:
+            log.warning("event=close_failed error=%r", str(second))
+        except tracking.failures() as second:  # asked for last: it imports MLflow
+            log.warning("event=close_failed error=%r", str(second))
+        raise
+    _close_run(Store(here.store_uri), here, run)
+
+
+@storage.disk_full()
+def _close_run(store: Store, here: Settings, run: str) -> None:
     claim = store.read_json(runs.mlflow_claim(run, here.tracker_id))
     if claim is not None:
         failed = [pointer for pointer in runs.pointers(store, run) if pointer.decision not in runs.SETTLED]
-        tracking.close(tracking.connect(here), claim["run_id"], succeeded=not failed)
+        with tracking.translated(here):
+            tracking.close(tracking.connect(here), claim["run_id"], succeeded=not failed)
 
 
 def origin_record(settings: Settings, run: str, origin: Mapping[str, str]) -> None:

@@ -4,11 +4,12 @@ Parsing a DAG only checks names; looking up, starting and waiting happen in ``ex
 that its commit record exists.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +19,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from telecine import config, settings
 from telecine.assets import FromAsset
 from telecine.component import Component
-from telecine.errors import InputError, RetryLater
+from telecine.errors import InputError, RetryLater, TelecineError
 from telecine.launch import Launch
 from telecine.redaction import mask
 from telecine.runners import container, process
@@ -131,30 +132,8 @@ class ComponentOperator(BaseOperator):
             run = run_of(context, here)
         except InputError as error:
             raise AirflowFailException(mask(str(error))) from None
-        reason = self._reason_to_skip(context)
-        if reason:
-            self._point(run, here, "skipped", reason)
-            raise AirflowSkipException(f"{self.component.name} has nothing to do: {reason}")
-        try:
-            check_conf(context["dag"].params, context["dag_run"].conf or {})
-            inputs = self.component.parse(self._values(context))
-            key, outputs = self._reuse(inputs, run, here)
-        except InputError as error:
-            self._point(run, here, "failed", "refused", error=str(error))
-            raise AirflowFailException(mask(str(error))) from None
-        if outputs is None:
-            outputs = self._start(
-                Launch(
-                    component=self.component,
-                    inputs=inputs,
-                    run=run,
-                    task=self.task_id,
-                    key=key,
-                    settings=here,
-                    attempt=context["ti"].try_number,
-                )
-            )
-        return self._leave(context, outputs)
+        with self._refusals(run, here):
+            return self._leave(context, self._met(context, run, here))
 
     def resume(self, context: "Context", event: dict[str, Any]) -> dict[str, Any]:
         """Come back when a job of the cluster has ended; returns the outputs."""
@@ -163,6 +142,41 @@ class ComponentOperator(BaseOperator):
         for line in deferred.said(event):
             self.log.info(line)
         return self._leave(context, deferred.settle(event))
+
+    @contextlib.contextmanager
+    def _refusals(self, run: str, here: Settings) -> Iterator[None]:
+        """Fail for good where an input or a credential is wrong, and record why, unless that is refused as well."""
+        try:
+            yield
+        except InputError as error:
+            try:
+                self._point(run, here, "failed", "refused", error=str(error))
+            except (TelecineError, OSError) as second:
+                self.log.warning("event=pointer_failed error=%r", mask(str(second)))
+            raise AirflowFailException(mask(str(error))) from None
+
+    def _met(self, context: "Context", run: str, here: Settings) -> dict[str, Any]:
+        """The outputs of the work that this task meets, done now unless its commit stands."""
+        reason = self._reason_to_skip(context)
+        if reason:
+            self._point(run, here, "skipped", reason)
+            raise AirflowSkipException(f"{self.component.name} has nothing to do: {reason}")
+        check_conf(context["dag"].params, context["dag_run"].conf or {})
+        inputs = self.component.parse(self._values(context))
+        key, outputs = self._reuse(inputs, run, here)
+        if outputs is not None:
+            return outputs
+        return self._start(
+            Launch(
+                component=self.component,
+                inputs=inputs,
+                run=run,
+                task=self.task_id,
+                key=key,
+                settings=here,
+                attempt=context["ti"].try_number,
+            )
+        )
 
     def _leave(self, context: "Context", outputs: dict[str, Any]) -> dict[str, Any]:
         for asset in self.outlets:
@@ -219,9 +233,6 @@ class ComponentOperator(BaseOperator):
 
         try:
             trigger, line = deferred.begin(launch)
-        except InputError as error:
-            self._point(launch.run, launch.settings, "failed", "refused", error=str(error))
-            raise AirflowFailException(mask(str(error))) from None
         except RetryLater as error:
             raise AirflowException(mask(str(error))) from None
         self.log.info(line)
@@ -231,9 +242,6 @@ class ComponentOperator(BaseOperator):
         """Run to the end as a child of this task, each line into the task's log."""
         try:
             self._child = RUNNERS[launch.settings.runner](launch)
-        except InputError as error:
-            self._point(launch.run, launch.settings, "failed", "refused", error=str(error))
-            raise AirflowFailException(mask(str(error))) from None
         except RetryLater as error:
             raise AirflowException(mask(str(error))) from None
         assert self._child.stdout is not None

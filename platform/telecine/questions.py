@@ -9,7 +9,7 @@ from typing import Any
 
 from telecine import config, settings
 from telecine.errors import InputError
-from telecine.storage import Store
+from telecine.storage import PATIENCE_S, Store
 
 WATCH_S = 1.0
 
@@ -40,7 +40,7 @@ def logs(parsed: argparse.Namespace) -> None:
 
     store, run = store_and_run(parsed)
     if parsed.follow:
-        for line in logs.follow(store, run, parsed.task):
+        for line in logs.follow(Store(store.uri), run, parsed.task):  # it may outlast an outage
             print(json.dumps(dataclasses.asdict(line)) if parsed.json else line, flush=True)
         return
     lines = logs.of(store, run, parsed.task)
@@ -51,7 +51,7 @@ def link(parsed: argparse.Namespace) -> None:
     """Where a browser opens a file of the store."""
     from telecine import buckets
 
-    store = Store(settings.from_environment().store_uri)
+    store = Store(settings.from_environment().store_uri, patience_s=PATIENCE_S)
     path = store.path_of(parsed.uri)
     if path is None or store.head(path) is None:
         raise InputError(f"link: there is no file {parsed.uri!r} in the store {store.uri}")
@@ -70,7 +70,7 @@ def lineage(parsed: argparse.Namespace) -> None:
     from telecine.work import exposure, lineage
 
     here = settings.from_environment()
-    store = Store(here.store_uri)
+    store = Store(here.store_uri, patience_s=PATIENCE_S)
     report = lineage.backward(store, parsed.what, lambda name, alias: registry.version_of(here, name, alias))
     render = lineage.render
     if report is None:
@@ -126,7 +126,7 @@ def store_and_run(parsed: argparse.Namespace) -> tuple[Store, str]:
     """
     from telecine.work import runs
 
-    store = Store(settings.from_environment().store_uri)
+    store = Store(settings.from_environment().store_uri, patience_s=PATIENCE_S)
     if parsed.run and store.head(f"runs/{runs.check_slug(parsed.run)}/run.json"):
         return store, parsed.run
     known = runs.names(store)

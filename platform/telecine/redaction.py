@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from types import TracebackType
@@ -75,11 +76,18 @@ class Redaction(logging.Filter):
 
 
 def protect_terminal() -> None:
-    """Mask what this process logs to its terminal, and the traceback of what ends it."""
+    """Mask what this process logs to its terminal, and the traceback of what ends it or one of its threads."""
     for handler in logging.getLogger().handlers:
         handler.addFilter(Redaction())
     sys.excepthook = _show_masked
+    threading.excepthook = _show_thread_masked
 
 
-def _show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _show_masked(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     sys.stderr.write(mask("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _show_thread_masked(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_type is not SystemExit:  # by which a thread may end itself
+        sys.stderr.write(f"Exception in thread {ended.thread.name if ended.thread else 'that is gone'}:\n")
+        _show_masked(ended.exc_type, ended.exc_value, ended.exc_traceback)

@@ -37,7 +37,7 @@ class Settings:
     @property
     def tracker_id(self) -> str:
         """Eight hexadecimal digits that tell this MLflow from another one over the same store."""
-        place = f"{socket.gethostname()} {self.tracking_uri}" if self.tracker_is_local else self.tracking_uri
+        place = f"{_machine()} {self.tracking_uri}" if self.tracker_is_local else self.tracking_uri
         return hashlib.sha256(place.encode()).hexdigest()[:8]
 
     @property
@@ -71,6 +71,12 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     )
     _check(settings)
     return settings
+
+
+def _machine() -> str:
+    """Name and identity of this machine, the same after it was started anew; names alone are given twice."""
+    identity = Path("/etc/machine-id")
+    return f"{socket.gethostname()} {identity.read_text().strip() if identity.exists() else ''}"
 
 
 def _nearest_home(start: Path) -> Path:

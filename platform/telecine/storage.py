@@ -14,11 +14,14 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
+import re
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -40,8 +43,36 @@ if TYPE_CHECKING:
 
 RETRY_S = 30.0
 """How long a failing request to an object store is repeated before the caller hears of it."""
+PATIENCE_S = 2.0
+"""The same for a person who asks, and would rather hear that the store is away than wait as long as work does."""
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5, 120
 CLOCK_MEMORY_S = 60.0
+CLOCK = "clock"
+"""Folder of the objects that :meth:`Store.now` writes and removes."""
+_KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
+_TOKEN = "get new credentials, and set AWS_SESSION_TOKEN with the keys it belongs to"  # noqa: S105 - advice
+_REGION = "set AWS_REGION to the region of the bucket"
+REFUSALS = {
+    "AccessDenied": _KEYS,
+    "AccountProblem": _KEYS,
+    "AllAccessDisabled": _KEYS,
+    "AuthorizationHeaderMalformed": _REGION,
+    "BadRequest": f"{_KEYS}; {_REGION}",
+    "ExpiredToken": _TOKEN,
+    "IllegalLocationConstraintException": _REGION,
+    "InvalidAccessKeyId": _KEYS,
+    "InvalidToken": _TOKEN,
+    "PermanentRedirect": _REGION,
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
+    "SignatureDoesNotMatch": _KEYS,
+}
+"""What an S3 server says, by its code, to a request that would be refused again; and how a person mends that.
+
+``BadRequest`` stands for an answer 400 to HEAD, which has no body to say more.
+"""
+_STAGED = re.compile(r".+#\d+")
+"""Files that obstore writes to before it moves them into place: no listing shows them, and a kill leaves them."""
+_FULL = ("(os error 28)", "(os error 122)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +91,11 @@ class Store:
     Args:
         uri: ``file:///folder`` (made when missing) or ``s3://bucket/prefix`` with the endpoint and the
             credentials in the environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …) and nowhere else.
+        patience_s: repeat a failing request for no longer than this, whatever the environment says: for a person who
+            waits for an answer.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, patience_s: float = math.inf) -> None:
         self.uri = uri.rstrip("/")
         self.root = Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
         self._patient: LocalStore | S3Store
@@ -71,7 +104,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             self._patient = self._curt = LocalStore(self.root, mkdir=True)
         else:
-            seconds = retry_s(os.environ)
+            seconds = min(retry_s(os.environ), patience_s)
             self._patient, self._curt = _s3(self.uri, os.environ, seconds), _s3(self.uri, os.environ, 0.0)
         self._away = False
         self._clock: tuple[float, float] | None = None
@@ -103,7 +136,7 @@ class Store:
         if self.root is not None:
             return time.time()
         if self._clock is None or time.monotonic() - self._clock[0] > CLOCK_MEMORY_S:
-            probe = f"clock/{secrets.token_hex(8)}"
+            probe = f"{CLOCK}/{secrets.token_hex(8)}"
             self.write(probe, b"")
             entry = self.head(probe)
             self.delete(probe)
@@ -169,13 +202,32 @@ class Store:
             obstore.delete(self._objects, path)
 
     def delete_folder(self, prefix: str) -> int:
-        """Remove every object below a folder; returns how many there were."""
+        """Remove every object below a folder, and what writes that were killed left there; returns how many objects."""
         entries = [entry.path for entry in self.entries(prefix)]
         for path in entries:
             self.delete(path)
+        for entry in self.staged(prefix):
+            self.discard(entry)
         if self.root is not None:
             _remove_empty_folders(self.root / prefix)
         return len(entries)
+
+    def staged(self, prefix: str) -> Iterator[Entry]:
+        """What writes to a local store that are in progress, or were killed, have below a folder; never listed."""
+        if self.root is None:
+            return
+        for file in sorted(path for path in (self.root / prefix).rglob("*#*") if _STAGED.fullmatch(path.name)):
+            with contextlib.suppress(FileNotFoundError):  # the write has just ended
+                stat = file.stat()
+                modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+                yield Entry(file.relative_to(self.root).as_posix(), stat.st_size, modified, None)
+
+    def discard(self, entry: Entry) -> None:
+        """Remove what :meth:`entries` or :meth:`staged` found."""
+        if self.root is None:
+            self.delete(entry.path)
+        else:
+            (self.root / entry.path).unlink(missing_ok=True)
 
     def local(self, path: str) -> Path | None:
         """The file or folder itself where the store is local, else None."""
@@ -206,10 +258,11 @@ class Store:
         return self._stream(path, lambda _: None)
 
     def sync(self, paths: list[str]) -> None:
-        """Flush local files and their folders to the disk, so that a commit never outlives what it names."""
+        """Flush local files and every folder above them to the disk, so that a commit never outlives what it names."""
         if self.root is None:
             return
-        folders = {(self.root / path).parent for path in paths}
+        above = {folder for path in paths for folder in Path(path).parents}
+        folders = sorted((self.root / folder for folder in above), reverse=True)  # what is inside comes first
         for target in [*(self.root / path for path in paths), *folders]:
             descriptor = os.open(target, os.O_RDONLY)
             try:
@@ -231,7 +284,7 @@ class Store:
             yield
             self._away = False
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise InputError(f"store {self.uri}: access refused ({_reason(error)}); {_cure(error)}") from None
+            raise self._refused(error) from None
         except FileNotFoundError as error:
             self._away = False
             if self.root is None and "NoSuchBucket" in str(error):
@@ -242,11 +295,18 @@ class Store:
                 raise OSError(f"store {self.uri}: {_reason(error)}") from error
             if "NoSuchBucket" in str(error):
                 raise self._no_bucket() from None
+            if _code(error) in REFUSALS:
+                raise self._refused(error) from None
             if "169.254.169.254" in str(error):  # the last resort of every S3 client: the cloud's own credentials
                 cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 raise InputError(f"store {self.uri}: there are no credentials in the environment; {cure}") from None
             self._away = True
             raise RetryLater(f"store {self.uri}: not reachable ({_reason(error)})") from None
+
+    def _refused(self, error: Exception) -> InputError:
+        code = _code(error)
+        said = f"{_reason(error)} {code}".strip()
+        return InputError(f"store {self.uri}: access refused ({said}); {REFUSALS.get(code, _KEYS)}")
 
     def _no_bucket(self) -> InputError:
         cure = "make demo makes it, or correct TELECINE_STORE"
@@ -258,11 +318,17 @@ def disk_full() -> Iterator[None]:
     """Turn a full disk or quota, wherever it is met, into :class:`RetryLater` in one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and "os error 28" not in str(error):
+    except (OSError, sqlite3.OperationalError) as error:
+        if not _is_full(error):
             raise
-        where = error.filename or str(error)
+        where = getattr(error, "filename", None) or str(error)
         raise RetryLater(f"there is no space left: {where}; free some, then call again to go on") from error
+
+
+def _is_full(error: OSError | sqlite3.OperationalError) -> bool:
+    if isinstance(error, sqlite3.OperationalError):  # SQLite calls a quota, and no room for its index, an I/O error
+        return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in _FULL)
 
 
 def to_json(value: Any) -> bytes:
@@ -303,7 +369,7 @@ def _s3(uri: str, environment: Mapping[str, str], seconds: float) -> S3Store:
     try:
         return S3Store.from_url(uri, config=config, client_options=client, retry_config=retries)
     except GenericError as error:  # half a pair of keys, an endpoint that is no URL
-        raise InputError(f"store {uri}: {_reason(error)}; {_cure(error)}") from None
+        raise InputError(f"store {uri}: {_reason(error)}; {_KEYS}") from None
 
 
 def _entry(meta: Any) -> Entry:
@@ -315,10 +381,14 @@ def _reason(error: Exception) -> str:
     return mask(str(error).partition("\n")[0].partition("<?xml")[0].strip(" :"))
 
 
-def _cure(error: Exception) -> str:
-    if "RequestTimeTooSkewed" in str(error):
-        return "this machine's clock is wrong: set it"
-    return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
+def _code(error: Exception) -> str:
+    """S3's code for an error, empty where there is none: from the body, or from what stands for a body."""
+    text = str(error)
+    if found := re.search(r"<Code>(\w+)</Code>", text):
+        return found[1]
+    if "redirect without LOCATION" in text:
+        return "PermanentRedirect"
+    return "BadRequest" if "performing HEAD" in text and "400 Bad Request" in text else ""
 
 
 def _remove_empty_folders(folder: Path) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -38,6 +38,8 @@ YIELD_S = 10.0
 """How long a winner lets its rivals see that they have lost."""
 ASLEEP_S = YIELD_S - 2.0
 """A process that was silent for this long may have been stopped, and its work been done by another."""
+Point = tuple[str, float, int, int]
+"""Name, value, milliseconds since the epoch and step."""
 MAX_PARAM_CHARS = 6000
 MAX_DATASET_DIGEST_CHARS = 36
 
@@ -106,7 +108,7 @@ class RunTracker:
     ) -> None:
         self.client, self.run_id, self.parent_run_id = client, run_id, parent_run_id
         self._leads, self._rivals = leads, rivals
-        self._points: list[tuple[str, float, int, int]] = []
+        self._points: list[Point] = []
         self._last_steps: dict[str, int] = {}
         self._flushed = self._awake = time.monotonic()
 
@@ -118,14 +120,20 @@ class RunTracker:
         if len(self._points) >= FLUSH_POINTS or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
-    def settle(self) -> None:
+    def settle(self) -> list[Point]:
         """Send what is buffered, if this attempt leads, before a checkpoint says that it is not computed again.
 
-        An attempt that does not lead keeps its points: whoever leads computes the same steps.
+        An attempt that does not lead keeps its points and returns them: who leads may be dead without its being known.
         """
         self._look_at_the_clock()
         if self._points and self._leads():
             self._send()
+        return list(self._points)
+
+    def resume(self, points: Iterable[Sequence[Any]]) -> None:
+        """Take over the points that an attempt before this one could not send; what was sent is not sent again."""
+        kept: list[Point] = [(name, value, moment, step) for name, value, moment, step in points]
+        self._points = [*kept, *(point for point in self._points if point not in kept)]
 
     def complete(self) -> None:
         """Send all that is left, because this attempt has won: once its rivals have yielded, or in spite of them."""
@@ -272,15 +280,13 @@ def numbers(outputs: Mapping[str, Any], *, prefix: str) -> dict[str, float]:
 
 
 def _claimed(client: "MlflowClient", store: Store, path: str, experiment: str, tags: Mapping[str, str]) -> str:
-    standing = store.read_json(path)
-    if standing is None or not knows(client, standing["run_id"]):
+    """The run that the claim at ``path`` names; a new one where there is no claim, or its run is gone from MLflow."""
+    while (standing := store.read_json(path)) is None or not knows(client, standing["run_id"]):
+        if standing is not None and store.read_json(path) == standing:  # else somebody has already replaced it
+            store.delete(path)
         made = client.create_run(experiment, tags=dict(tags)).info.run_id
-        claim = to_json({"run_id": made})
-        if standing is not None:
-            store.write(path, claim)
-        elif not store.create(path, claim) and store.read_json(path)["run_id"] != made:
+        if not store.create(path, to_json({"run_id": made})) and (store.read_json(path) or {}).get("run_id") != made:
             client.delete_run(made)
-        standing = store.read_json(path)
     return str(standing["run_id"])
 
 
@@ -349,8 +355,9 @@ def _database_lock(settings: Settings) -> Iterator[None]:
 
 
 def _quieten() -> None:
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.tracking"):
+    for name in ("alembic", "mlflow.store.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the traceback of what it raises as well
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # our own line says that it is away
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")

@@ -204,6 +204,12 @@ def test_a_wrong_key_is_refused(name: str, own_store: Store, monkeypatch: pytest
         Store(own_store.uri).write("a", b"x")
 
 
+def test_a_wrong_session_token_is_refused_with_400(own_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "wrong")
+    with pytest.raises(InputError, match="access refused.*400 Bad Request InvalidToken.*; get new credentials"):
+        Store(own_store.uri).write("a", b"x")
+
+
 def test_what_was_answered_is_still_there_after_kill_9(ours: Served, own_store: Store) -> None:
     store = own_store
     acknowledged: list[int] = []

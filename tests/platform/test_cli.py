@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from telecine import settings
+from telecine import cli, settings
 from telecine.errors import InputError
 from telecine.storage import Store
-from telecine.work import garbage, runs
+from telecine.work import explain, garbage, runs
+from telecine.work.address import Address
 
 Letters = Callable[..., dict[str, Any]]
 
@@ -64,6 +67,17 @@ def test_code_that_fails_is_a_failure_with_its_traceback_and_a_failed_mlflow_chi
     out, _ = toys.call("status", "defect", "--json")
     task = json.loads(out)["tasks"][0]
     assert task["state"] == "failed" and "ZeroDivisionError: a defect" in task["detail"]
+
+
+def test_what_went_wrong_first_is_told_though_mlflow_breaks_as_well(toys: Any) -> None:
+    body = """
+(Path(os.environ["TELECINE_HOME"]) / "mlflow" / "mlflow.db").write_text("no database")
+raise RetryLater("stopped half-way")
+"""
+    toys.add("bad.luck", inputs="", outputs="", body=body)
+    _, err = toys.call("run", "bad.luck", code=75)
+    assert err.splitlines()[-1] == "telecine: stopped half-way"
+    assert "event=close_failed" in err and "Traceback" not in err
 
 
 def test_a_dry_run_prints_the_resolved_inputs_and_does_nothing(toys: Any, letters: Letters) -> None:
@@ -143,6 +157,38 @@ def test_gc_forgets_what_a_service_answered_long_ago(deployment: settings.Settin
     removed = garbage.collect(store, keep_days=30, dry_run=False)["removed"]
     assert [row["path"] for row in removed] == ["services/model/tasks/old"]
     assert store.folders("services/model/tasks") == ["young"]
+
+
+def test_gc_takes_what_a_killed_write_and_a_killed_look_at_the_clock_left(deployment: settings.Settings) -> None:
+    store = Store(deployment.store_uri)
+    staged = ("runs/r/run.json#1", "work/a.b/key/beats/one.json#12", "clock/0123#1")
+    for path in (*staged, "clock/0123", "work/a.b/key/attempts/one/film#1", "work/a.b/key/attempts/one/film"):
+        file = store.local(path)
+        assert file is not None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"half")
+    collect = garbage.collect
+    assert collect(store, keep_days=1, dry_run=True)["removed"] == [], "the writes may still be in progress"
+    _age(store, days=0.01)
+    told = {row["path"] for row in collect(store, keep_days=1, dry_run=True)["removed"]}
+    assert told == {*staged, "clock/0123"}, "an attempt's files are named by its component"
+    assert {row["path"] for row in collect(store, keep_days=1, dry_run=False)["removed"]} == told
+    left = sorted(path.name for path in (deployment.home / "store").rglob("*") if path.is_file())
+    assert left == ["film", "film#1"]
+
+
+def test_gc_takes_what_a_killed_look_at_the_clock_of_a_bucket_left(s3_store: str) -> None:
+    class Later(Store):
+        """A store whose clock is five minutes on."""
+
+        def now(self) -> float:
+            return super().now() + 300
+
+    store = Later(s3_store)
+    store.write("clock/0123", b"")
+    assert garbage.collect(Store(s3_store), keep_days=1, dry_run=False)["removed"] == []
+    assert [row["path"] for row in garbage.collect(store, keep_days=1, dry_run=False)["removed"]] == ["clock/0123"]
+    assert store.head("clock/0123") is None
 
 
 def test_gc_keeps_what_a_living_attempt_reads(toys: Any, letters: Letters) -> None:
@@ -326,3 +372,112 @@ def _collect_with(toys: Any, *, keep_days: float) -> list[dict[str, Any]]:
     out, _ = toys.call("gc", "--dry-run", "--json", "--keep-days", str(keep_days))
     found: list[dict[str, Any]] = json.loads(out)["removed"]
     return found
+
+
+class Counting(Store):
+    """A store that counts the objects that are read from it."""
+
+    num_reads = 0
+
+    def read(self, path: str) -> bytes:
+        self.num_reads += 1
+        return super().read(path)
+
+
+@pytest.fixture
+def crowded(deployment: settings.Settings) -> Counting:
+    """A store with 300 runs, each of which made another text, the newest last."""
+    store = Counting(deployment.store_uri)
+    for number in range(300):
+        address = {"inputs": {"times": number}, "modules": {}}
+        record = {"attempt": "a", "address": address, "committed": float(number), "files": {}}
+        store.write_json(f"work/text.repeat/{number:032x}/commit.json", record)
+        runs.register(store, f"run-{number}")
+        pointer = runs.Pointer(
+            task="text.repeat", component="text.repeat", key=f"{number:032x}", decision="ran", reason="", inputs={}
+        )
+        runs.point(store, f"run-{number}", pointer)
+    store.num_reads = 0
+    return store
+
+
+def test_the_newest_of_many_runs_is_found_without_reading_them(crowded: Counting) -> None:
+    assert runs.names(crowded)[:2] == ["run-299", "run-298"]
+    assert crowded.num_reads == 0
+
+
+def test_a_reason_is_found_among_the_newest_commits_alone(crowded: Counting) -> None:
+    where = Address(component="text.repeat", key="new", inputs={"times": 500}, modules={}, run=None)
+    assert explain.why_new(crowded, where) == "times was 299, now 500"
+    assert crowded.num_reads < 40
+
+
+def test_explain_lives_with_a_component_that_is_not_installed(deployment: settings.Settings, toys: Any) -> None:
+    pointer = runs.Pointer(task="t", component="gone.away", key="0" * 32, decision="ran", reason="", inputs={})
+    runs.register(Store(deployment.store_uri), "letters")
+    runs.point(Store(deployment.store_uri), "letters", pointer)
+    assert _forecast(toys) == {"t": "refused"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["status", "r"],
+        ["explain"],
+        ["logs", "r"],
+        ["lineage", "model@alias"],
+        ["gc", "--dry-run"],
+        ["doctor"],
+    ],
+)
+def test_a_question_about_a_store_that_is_away_is_answered_soon(
+    s3_store: str, deployment: settings.Settings, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TELECINE_STORE", s3_store)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("TELECINE_STORE_RETRY_S")
+    began = time.monotonic()
+    assert cli.main(arguments) == (78 if arguments == ["doctor"] else 75)
+    assert time.monotonic() - began < 12.0
+
+
+LEAVING = """
+import atexit, tempfile, threading
+
+home = Path(os.environ["TELECINE_HOME"])
+
+class Held:
+    def __del__(self):
+        print("taken apart", flush=True)
+
+sys.modules["held"] = types = type(sys)("held")
+types.folder, types.one = tempfile.TemporaryDirectory(dir=home, prefix="temporary-"), Held()
+atexit.register((home / "called").touch)
+if inputs.waits:
+    threading.Thread(target=lambda: (time.sleep(1.0), (home / "waited").touch())).start()
+return Outputs()
+"""
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_run_ends_at_once_but_not_before_what_has_to_be_done_at_the_end(toys: Any, waits: bool) -> None:
+    body = f"import sys{LEAVING}"
+    toys.add("quick.exit", inputs='waits: bool = param(False, help="Have a thread.")', outputs="", body=body)
+    out, _ = toys.call("run", "quick.exit", "--set", f"waits={json.dumps(waits)}")
+    assert ("taken apart" in out) is waits, "a thread is waited for as Python does it"
+    assert json.loads(out.removesuffix("taken apart\n"))["decision"] == "ran"
+    left = {path.name for path in toys.here.home.iterdir()}
+    assert "called" in left and ("waited" in left) is waits
+    assert [name for name in left if name.startswith("temporary-")] == []
+
+
+def test_a_run_whose_reader_is_gone_is_done_all_the_same(toys: Any, letters: Letters) -> None:
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "telecine.cli", "run", "text.repeat"]
+    process = subprocess.Popen(command, env=toys.environment, stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    os.close(read_end)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "BrokenPipe" not in err and letters()["decision"] == "reused"

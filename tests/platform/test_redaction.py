@@ -1,6 +1,9 @@
 """Secrets leave no trace: what is masked, what is not, and that logging masks through one filter."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +72,19 @@ def test_short_passwords_of_known_variables_and_other_names_of_secrets_are_maske
 def test_a_log_call_that_does_not_fit_does_not_raise_in_its_caller() -> None:
     record = logging.LogRecord("x", logging.INFO, "f", 1, "%d", ("x",), None)
     assert Redaction().filter(record)
+
+
+def test_the_traceback_of_a_thread_is_masked_as_well() -> None:
+    program = """
+import os, threading
+from telecine.redaction import protect_terminal
+protect_terminal()
+def fail(error):
+    raise error
+for error in (ValueError(os.environ["TOY_PASSWORD"]), SystemExit(1)):
+    threading.Thread(target=fail, args=[error], name="loader").start()
+"""
+    environment = os.environ | {"TOY_PASSWORD": "hunter2-hunter2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stderr.startswith("Exception in thread loader:\nTraceback")
+    assert done.stderr.endswith("ValueError: [TOY_PASSWORD]\n"), done.stderr

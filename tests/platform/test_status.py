@@ -85,6 +85,11 @@ def test_a_dead_attempt_is_told_with_what_it_had_done_and_what_to_do(
     assert detail.startswith("3/4 (75%); pid ")
 
 
+def test_an_attempt_on_another_machine_of_the_same_name_is_not_taken_for_dead(store: Store) -> None:
+    beating(store, age_s=3, pid=ended_pid(), boot="that of another machine")
+    assert told(store)[0] == "running"
+
+
 def test_what_may_be_tried_again_waits_and_what_may_not_failed(store: Store) -> None:
     point(store, decision="failed", exit_code=75, error="the store does not answer", seconds=2.0)
     assert told(store) == (

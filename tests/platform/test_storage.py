@@ -1,12 +1,19 @@
 """One contract on a disk and on an S3 server: whole objects, one creator, one clock, errors with their exit code."""
 
+import errno
 import os
 import socket
+import sqlite3
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -14,7 +21,7 @@ import pytest
 
 from telecine import buckets, cli, settings
 from telecine.errors import InputError, RetryLater
-from telecine.storage import Store
+from telecine.storage import Store, disk_full
 
 MIB = 2**20
 
@@ -165,6 +172,116 @@ def test_no_credentials_at_all_are_a_wrong_input(s3_store: str, monkeypatch: pyt
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(InputError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         Store(s3_store).read("x")
+
+
+@pytest.fixture
+def refusing(s3_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, str], None]]:
+    """A server that answers every request with a status and S3's code for it, which are chosen by a call."""
+    said: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = f"<Error><Code>{said['code']}</Code><Message>no</Message></Error>".encode()
+            self.send_response(said["status"])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield lambda status, code: said.update(status=status, code=code)
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cure"),
+    [
+        (400, "ExpiredToken", "get new credentials"),
+        (400, "InvalidToken", "get new credentials"),
+        (400, "AuthorizationHeaderMalformed", "set AWS_REGION"),
+        (301, "PermanentRedirect", "set AWS_REGION"),
+        (403, "SignatureDoesNotMatch", "check AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_what_would_be_refused_again_is_a_wrong_input_for_both_clients(
+    s3_store: str, refusing: Callable[[int, str], None], status: int, code: str, cure: str
+) -> None:
+    refusing(status, code)
+    store = Store(s3_store)
+    for use in (lambda: store.read("x"), lambda: store.write("x", b""), lambda: list(store.entries("x"))):
+        with pytest.raises(InputError, match=f"access refused .*; {cure}"):
+            use()
+    for ask in (lambda: store.head("x"), lambda: buckets.prepare(s3_store)):  # HEAD is answered without a code
+        with pytest.raises(InputError, match="access refused"):
+            ask()
+
+
+def test_what_a_server_may_do_next_time_is_worth_another_try(
+    s3_store: str, refusing: Callable[[int, str], None]
+) -> None:
+    refusing(400, "RequestTimeout")
+    with pytest.raises(RetryLater, match="400 Bad Request"):
+        Store(s3_store).write("x", b"")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/full"),
+        OSError(errno.EDQUOT, "Disk quota exceeded", "/full"),
+        OSError("store file:///full: Unable to copy data to file: No space left on device (os error 28)"),
+        OSError("store file:///full: Unable to copy data to file: Disk quota exceeded (os error 122)"),
+    ],
+)
+def test_no_room_on_a_disk_is_worth_another_try(error: OSError) -> None:
+    with pytest.raises(RetryLater, match="there is no space left: .*/full.*; free some"), disk_full():
+        raise error
+
+
+def test_no_room_for_a_database_is_worth_another_try_and_another_trouble_is_none(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "full.sqlite")
+    database.execute("create table rows (text)")
+    database.execute("pragma max_page_count = 3")
+    with pytest.raises(RetryLater, match="there is no space left: database or disk is full"), disk_full():
+        database.execute("insert into rows values (?)", ("x" * 100_000,))
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), disk_full():
+        database.execute("select * from nowhere")
+
+
+def test_a_removed_folder_takes_with_it_what_a_killed_write_left(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    for name in ("a/b/one", "a/two", "beside"):
+        store.write(name, b"1")
+        (tmp_path / f"{name}#1").write_bytes(b"half")
+    assert [entry.path for entry in store.entries("a")] == ["a/b/one", "a/two"], "no listing shows it"
+    assert store.delete_folder("a") == 2
+    assert not (tmp_path / "a").exists()
+    assert [entry.path for entry in store.staged("")] == ["beside#1"]
+
+
+def test_a_flush_reaches_every_new_folder_up_to_the_root(tmp_path: Path) -> None:
+    program = """
+import sys
+from telecine.storage import Store
+store = Store(sys.argv[1])
+store.write("work/a/b/commit.json", b"{}")
+sys.addaudithook(lambda event, what: print(what[0]) if event == "open" else None)
+store.sync(["work/a/b/commit.json"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"file://{tmp_path}"], capture_output=True, text=True, check=True
+    )
+    above = ["work/a/b/commit.json", "work/a/b", "work/a", "work", ""]
+    assert done.stdout.split() == [str(tmp_path / path) for path in above], "what is inside comes first"
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ import pytest
 
 from telecine import settings, tracking
 from telecine.errors import InputError, RetryLater
+from telecine.storage import Store
+from telecine.work.checkpoints import Checkpoints
+from telecine.work.digests import Digests
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -71,6 +76,70 @@ def test_two_first_users_of_a_new_tracker_both_get_one(tmp_path: Path) -> None:
     program = "from telecine import settings, tracking; tracking.connect(settings.from_environment())"
     users = [subprocess.Popen([sys.executable, "-c", program], env=os.environ | here.environment()) for _ in range(2)]
     assert [user.wait(timeout=120) for user in users] == [0, 0]
+
+
+def test_points_of_attempts_that_never_led_reach_mlflow_through_the_checkpoints(
+    deployment: settings.Settings, tmp_path: Path
+) -> None:
+    client = tracking.connect(deployment)
+    run_id = client.create_run("0").info.run_id
+    store, digests = Store(deployment.store_uri), Digests(deployment.home)
+
+    def attempt(name: str, *, leads: bool) -> tuple[tracking.RunTracker, Checkpoints]:
+        tracker = tracking.RunTracker(client, run_id, run_id, leads=lambda: leads)
+        checkpoints = Checkpoints(
+            store,
+            digests,
+            work_prefix="work/a.b/key",
+            attempt=name,
+            scratch=tmp_path,
+            before_commit=tracker.settle,
+            resume=tracker.resume,
+        )
+        return tracker, checkpoints
+
+    def train(tracker: tracking.RunTracker, checkpoints: Checkpoints, num_steps: int) -> None:
+        latest = checkpoints.latest()
+        for step in range(latest.step + 1 if latest else 1, num_steps + 1):
+            tracker.metrics({"loss": 1 / step}, step)
+            if step % 2 == 0:
+                checkpoints.save(step, lambda folder: (folder / "state").touch())
+
+    for number, num_steps in enumerate((2, 5, 7)):  # each of them is killed, and none of them led
+        train(*attempt(f"dead-{number}", leads=False), num_steps)
+    assert client.get_metric_history(run_id, "loss") == []
+    for name in ("alive", "later"):
+        tracker, checkpoints = attempt(name, leads=True)
+        train(tracker, checkpoints, 8)
+        tracker.settle()
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == list(range(1, 9))
+
+
+def test_a_claim_on_a_run_that_is_gone_is_replaced_once(deployment: settings.Settings) -> None:
+    client = tracking.connect(deployment)
+    stale = client.create_run("0").info.run_id
+    client.delete_run(stale)
+    store = Store(deployment.store_uri)
+    store.write_json("claim.json", {"run_id": stale})
+    both = threading.Barrier(2)
+
+    class Racing(Store):
+        """A store whose first reader goes on when there are two of them."""
+
+        met = False
+
+        def read_json(self, path: str) -> Any:
+            found = super().read_json(path)
+            if not self.met:
+                self.met = True
+                both.wait(30)
+            return found
+
+    with ThreadPoolExecutor(2) as racers:
+        claim = partial(tracking._claimed, client, path="claim.json", experiment="0", tags={})
+        found = set(racers.map(lambda _: claim(store=Racing(deployment.store_uri)), range(2)))
+    assert len(found) == 1 and stale not in found
+    assert {run.info.run_id for run in client.search_runs(["0"])} == found
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Attempts: one execution of one piece of work, alive as long as its heartbeat is young."""
 
 import dataclasses
+import functools
 import logging
 import os
 import secrets
@@ -76,7 +77,7 @@ class Attempt:
         self.superseded = superseded
         self.log = AttemptLog(store, f"{work_prefix}/logs/{self.id}.log")
         self._born = {"attempt": self.id, "run": run, "task": task, "host": socket.gethostname(), "pid": os.getpid()}
-        self._born["birth"] = birth(os.getpid())
+        self._born |= {"boot": boot_id(), "birth": birth(os.getpid())}
         self._beaten, self._longest_sleep_s = time.time(), 0.0
         self._closing = threading.Event()
         self._beat_s = BEAT_S["local" if store.root is not None else "remote"]
@@ -160,7 +161,17 @@ def is_known_dead(state: dict[str, Any]) -> bool:
 
 
 def _is_here(state: dict[str, Any]) -> bool:
-    return bool(state["host"] == socket.gethostname())
+    """Two machines may have one name; their boots differ."""
+    return (state["host"], state.get("boot")) == (socket.gethostname(), boot_id())
+
+
+@functools.cache
+def boot_id() -> str:
+    """What the kernel drew when this machine was started; empty where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def birth(pid: int) -> int | None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from telecine.storage import Store
 from telecine.work import commits
@@ -25,7 +26,9 @@ class Checkpoints:
     them: two racing attempts never write the same file, and a torn write is never named by a commit.
 
     Args:
-        before_commit: called before a commit is made, to settle what a resumed attempt will not do again.
+        before_commit: called before a commit is made, to settle what a resumed attempt will not do again; what it
+            returns could not be settled, is kept with the checkpoint and given to ``resume``.
+        resume: called with what was kept, by an attempt that goes on from the checkpoint.
         superseded: whether the work was committed meanwhile; nothing is then saved or pruned any more.
         rivals: other attempts that live, and may be reading; while there are any nothing is pruned.
     """
@@ -38,14 +41,16 @@ class Checkpoints:
         work_prefix: str,
         attempt: str,
         scratch: Path,
-        before_commit: Callable[[], None],
+        before_commit: Callable[[], Sequence[Any]],
+        resume: Callable[[Sequence[Any]], None] = lambda _: None,
         superseded: Callable[[], bool] = lambda: False,
         rivals: Callable[[], Set[str]] = frozenset,
     ) -> None:
         self._store, self._digests = store, digests
         self._root = f"{work_prefix}/checkpoints"
         self._attempt, self._scratch = attempt, scratch
-        self._before_commit, self._superseded, self._rivals = before_commit, superseded, rivals
+        self._before_commit, self._resume = before_commit, resume
+        self._superseded, self._rivals = superseded, rivals
 
     def steps(self) -> list[int]:
         """Committed steps, ascending; whether they are intact shows when they are read."""
@@ -60,6 +65,7 @@ class Checkpoints:
             if record is None:
                 continue
             if not commits.broken_files(self._store, record, self._digests):
+                self._resume(record.get("unsettled") or ())
                 return Checkpoint(step, self._local(record))
             commits.quarantine(self._store, path, record)
         return None
@@ -76,8 +82,8 @@ class Checkpoints:
         write(folder)
         files = commits.describe_files(folder, prefix, self._digests)
         commits.upload_files(self._store, folder, prefix, files)
-        self._before_commit()
-        commits.publish(self._store, path, {"attempt": self._attempt, "step": step, "folder": prefix, "files": files})
+        record = {"attempt": self._attempt, "step": step, "folder": prefix, "files": files}
+        commits.publish(self._store, path, record | {"unsettled": self._before_commit()})
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest ``keep``; the commit goes first, so that no reader meets half a checkpoint."""

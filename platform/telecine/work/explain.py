@@ -8,16 +8,18 @@ from telecine.work import commits
 from telecine.work.address import Address
 
 MAX_DIFFERENCES = 3
+MAX_POINTERS, MAX_COMMITS = 20, 5
+"""How many tasks, and how many commits of theirs, are looked at to find the one to compare with."""
 
 
-def why_reused(store: Store, record: commits.Record) -> str:
+def why_reused(record: commits.Record) -> str:
     """Who made the commit that is being reused, and when."""
     age = _age(time.time() - float(record["committed"]))
     return f"same inputs and code as in run {record['run']}, committed {age} ago"
 
 
-def why_new(store: Store, where: Address, task: str) -> str:
-    """What differs between an address without a commit and the newest commit of the same component and task."""
+def why_new(store: Store, where: Address) -> str:
+    """What differs between an address without a commit and the nearest of the same component's newest commits."""
     if where.run is not None:
         return "it has effects, so every run does it anew"
     if commits.history(store, where.commit_path):
@@ -29,18 +31,21 @@ def why_new(store: Store, where: Address, task: str) -> str:
 
 
 def nearest_commit(store: Store, where: Address) -> commits.Record | None:
-    """The standing commit of the same component that shares most inputs and modules; the newest among equals."""
-    best: tuple[int, float, commits.Record] | None = None
-    for key in store.folders(f"work/{where.component}"):
-        if key in ("items", where.key):
-            continue
-        record = store.read_json(f"work/{where.component}/{key}/commit.json")
-        if record is None:
-            continue
-        rank = (_shared(record["address"], where), float(record["committed"]), record)
-        if best is None or rank[:2] > best[:2]:
-            best = rank
-    return best[2] if best else None
+    """Of the newest commits of the same component the one that shares most inputs and modules; the newest of equals."""
+    paths = [f"work/{where.component}/{key}/commit.json" for key in _newest_keys(store, where)]
+    records = [record for path in paths if (record := store.read_json(path)) is not None]
+    return max(records, key=lambda each: (_shared(each["address"], where), float(each["committed"])), default=None)
+
+
+def _newest_keys(store: Store, where: Address) -> list[str]:
+    """Keys that tasks of this component met last: to read every commit there ever was takes a large store minutes."""
+    met = [entry for entry in store.entries("runs") if "/tasks/" in entry.path and where.component in entry.path]
+    keys: dict[str, None] = {}
+    for entry in sorted(met, key=lambda entry: entry.modified, reverse=True)[:MAX_POINTERS]:
+        pointer = store.read_json(entry.path) or {}
+        if pointer.get("component") == where.component and pointer["key"] not in ("", where.key):
+            keys[pointer["key"]] = None
+    return list(keys)[:MAX_COMMITS]
 
 
 def differences(old: dict[str, Any], new: Address) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from telecine import component
-from telecine.storage import Entry, Store
+from telecine.storage import CLOCK, Entry, Store
 from telecine.work import attempts, commits, runs
 
 DAY_S = 86400.0
@@ -23,10 +23,14 @@ def collect(store: Store, *, keep_days: float, dry_run: bool) -> dict[str, Any]:
     doomed = [*_works(store, kept, keep_days), *_items(store, kept, keep_days), *_answers(store, keep_days)]
     report = []
     for prefix, reason in doomed:
-        entries = list(store.entries(prefix))
+        sizes = [entry.size for entry in store.entries(prefix)]
         if dry_run or _remove(store, prefix, began):
-            size = sum(entry.size for entry in entries)
-            report.append({"path": prefix, "reason": reason, "bytes": size, "files": len(entries)})
+            report.append({"path": prefix, "reason": reason, "bytes": sum(sizes), "files": len(sizes)})
+    for entry, reason in _cut_off(store):
+        if _since(store, entry) > attempts.LEASE_S:
+            report.append({"path": entry.path, "reason": reason, "bytes": entry.size, "files": 1})
+            if not dry_run:
+                store.discard(entry)
     return {"dry_run": dry_run, "removed": report, "bytes": sum(row["bytes"] for row in report)}
 
 
@@ -94,7 +98,7 @@ def _young(store: Store, keep_days: float) -> Iterator[str]:
 
     What a task with effects was given stays for good, also where it did not live to say that it is done.
     """
-    for run in runs.names(store):
+    for run in store.folders("runs"):
         met = [(entry, pointer) for entry, pointer in runs.entries(store, run) if pointer.key]
         limit_s = max(keep_days * DAY_S, attempts.LEASE_S if keep_days else 0.0)
         waits = any(_since(store, entry) < DAY_S for entry in store.entries(f"runs/{run}/waits"))
@@ -187,6 +191,15 @@ def _answers(store: Store, keep_days: float) -> Iterator[tuple[str, str]]:
             prefix = f"services/{model}/tasks/{task}"
             if _age_s(store, prefix) > max(keep_days, 1.0) * DAY_S:
                 yield prefix, f"a service was asked for it more than {max(keep_days, 1.0):g} days ago"
+
+
+def _cut_off(store: Store) -> Iterator[tuple[Entry, str]]:
+    """What somebody left who was killed while reading the store's clock, or while writing to a local store.
+
+    The folder of an attempt is written by its component, which may name files as it likes.
+    """
+    yield from ((entry, "a look at the clock was cut off") for entry in store.entries(CLOCK))
+    yield from ((entry, "a write was cut off") for entry in store.staged("") if "/attempts/" not in entry.path)
 
 
 def _age_s(store: Store, prefix: str) -> float:

@@ -68,11 +68,14 @@ def _forecast(
     store: Store,
     digests: Digests,
 ) -> Forecast:
-    found = component.find(pointer.component)
     if pointer.decision == "skipped":
         return Forecast("skipped", pointer.reason)
     if pointer.key == "":
         return Forecast("refused", pointer.error or pointer.reason)
+    try:
+        found = component.find(pointer.component)
+    except InputError as error:  # it is not installed here
+        return Forecast("refused", str(error))
     if found.effects:
         return Forecast("runs", "it has effects, so every run does it anew")
     upstream = sorted({makers[v] for v in pointer.inputs.values() if isinstance(v, str) and v in makers} & unsettled)
@@ -83,13 +86,13 @@ def _forecast(
         return Forecast("waits", f"for {', '.join(upstream)}") if upstream else Forecast("refused", str(error))
     record = commits.read(store, where.commit_path)
     if record is None:
-        return Forecast("runs", explain.why_new(store, where, pointer.task))
+        return Forecast("runs", explain.why_new(store, where))
     broken = commits.broken_files(store, record, digests)
     if broken:
         return Forecast("runs", f"a committed file does not hold: {broken[0]}")
     if upstream:
         return Forecast("waits", f"runs again unless {', '.join(upstream)} writes the same bytes as before")
-    return Forecast("reused", explain.why_reused(store, record))
+    return Forecast("reused", explain.why_reused(record))
 
 
 def _by_task(pointers: list[Pointer], changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

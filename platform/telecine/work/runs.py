@@ -1,6 +1,7 @@
 """Runs: one id for everything that a person started, and what each of its tasks points to.
 
-``<store>/runs/<run>/run.json`` says where the run came from, ``<task>.json`` which work a task met and why.
+``<store>/runs/<run>/run.json`` says where the run came from, ``tasks/<task>.json`` beside it which work a task met and
+why, ``mlflow-<tracker>.json`` which MLflow run is its parent there.
 """
 
 import dataclasses
@@ -98,6 +99,6 @@ def entries(store: Store, run: str) -> Iterator[tuple[Entry, Pointer]]:
 
 
 def names(store: Store) -> list[str]:
-    """Every run, newest first."""
-    records = [(store.read_json(f"runs/{run}/run.json") or {"started": 0.0}, run) for run in store.folders("runs")]
-    return [run for record, run in sorted(records, key=lambda pair: pair[0]["started"], reverse=True)]
+    """Every run, newest first, by when its first record was made: one listing, however many there are."""
+    made = [entry for entry in store.entries("runs") if entry.path.endswith("/run.json")]
+    return [entry.path.split("/")[1] for entry in sorted(made, key=lambda entry: entry.modified, reverse=True)]
