@@ -12,7 +12,8 @@ Size = Literal["short", "full"]
 PREFACE = """# What was measured against what
 
 `make bench` writes this page from `bench.json`; losses are printed like gains. `ratio` is ours over the peer's, with a
-95 % bootstrap interval over interleaved pairs of runs. A row claims nothing unless its quality gate says `equal`.
+95 % bootstrap interval over interleaved pairs of runs, or their range where there are few. A row claims nothing unless
+its quality gate says `equal`.
 """
 
 

@@ -16,6 +16,7 @@ from leaks import leaks
 from places import BUCKET, SECRET_KEY, SESSION_TOKEN, ObjectServer, s3_environment, variables
 from record import Count, Trial
 from telecine.errors import InputError
+from telecine.slugs import slug
 from telecine.storage import Store
 from telecine.work import runs
 
@@ -124,7 +125,7 @@ def _trigger(flywheel: Flywheel, seed: int, slugs: list[str]) -> str:
     flywheel.call("PATCH", f"dags/{DAG_ID}", {"is_paused": False})
     conf = PARAMS | {"render_seed": seed + 100 * len(slugs)}
     flywheel.call("POST", f"dags/{DAG_ID}/dagRuns", {"dag_run_id": run, "logical_date": None, "conf": conf})
-    slugs.append(runs.slug(DAG_ID, run))
+    slugs.append(slug(DAG_ID, run))
     return run
 
 
@@ -142,7 +143,7 @@ def _check_curable(flywheel: Flywheel, run: str, cleared: "Counter[str]") -> Non
     """Count a clearing; raise where a task was refused, which no kill explains, or where the clearings do not end."""
     cleared[run] += 1
     with variables(flywheel.place.environment):
-        met = runs.pointers(Store(flywheel.place.store_uri), runs.slug(DAG_ID, run))
+        met = runs.pointers(Store(flywheel.place.store_uri), slug(DAG_ID, run))
     refused = [f"{pointer.task}: {pointer.error}" for pointer in met if pointer.exit_code == InputError.exit_code]
     if refused or cleared[run] > MAX_CLEARED:
         raise RuntimeError(f"the run {run} failed for the {cleared[run]}. time: {'; '.join(refused) or 'see its log'}")

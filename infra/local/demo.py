@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 from deployment import REPOSITORY, Laptop, end_group, guarded, handle_of, is_alive, laptop, pid_of, prepare, put
 from pages import serve_tracker
-from telecine import engines, provenance
+from telecine import engines, provenance, slugs
 from telecine.errors import InputError, RetryLater
 from telecine.storage import Store
 from telecine.work import runs, status
@@ -211,7 +211,7 @@ def _unfinished(folder: Path, conf: dict[str, Any]) -> dict[str, Any] | None:
 
 def _fresh(conf: dict[str, Any]) -> dict[str, Any]:
     date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{secrets.randbelow(10**6):06d}+00:00"
-    return {"logical_date": date, "run": runs.slug(DAG_ID, date), "conf": conf}
+    return {"logical_date": date, "run": slugs.slug(DAG_ID, date), "conf": conf}
 
 
 def _save(home: Path, request: dict[str, Any]) -> None:

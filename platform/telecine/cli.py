@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from telecine import component, config, questions, settings
+from telecine import component, config, questions, settings, slugs
 from telecine.errors import InputError, RetryLater, TelecineError
 from telecine.launch import Launch
 from telecine.redaction import mask, protect_terminal
@@ -193,7 +193,7 @@ def _launch(parsed: argparse.Namespace, found: component.Component, inputs: Any)
     from telecine.work.digests import Digests
 
     here = settings.from_environment(os.environ | {"TELECINE_RUNNER": parsed.runner})
-    run = runs.check_slug(parsed.run or runs.slug(f"shell-{found.name}", attempts.new_id()))
+    run = slugs.check_slug(parsed.run or slugs.slug(f"shell-{found.name}", attempts.new_id()))
     task = runs.check_task(parsed.task or found.name)
     key = parsed.key or ""
     if not key and parsed.runner != "process":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, ParamValidationError
 
-from telecine import config, settings
+from telecine import config, settings, slugs
 from telecine.assets import FromAsset
 from telecine.component import Component
 from telecine.errors import InputError, RetryLater, TelecineError
@@ -326,14 +326,14 @@ class CollectGarbage(BaseOperator):
         params = context["params"]
         here = settings.from_environment()
         store = Store(here.store_uri)
-        if here.runner == "cluster":
+        report = garbage.collect(store, keep_days=params["keep_days"], dry_run=params["dry_run"])
+        for line in garbage.render(report).splitlines():
+            self.log.info(line)
+        if here.runner == "cluster":  # last, because a cluster that is away fails the task
             from telecine import deferred
 
             for name in deferred.sweep(dry_run=params["dry_run"]):
                 self.log.info("event=swept object=%r dry_run=%s", name, params["dry_run"])
-        report = garbage.collect(store, keep_days=params["keep_days"], dry_run=params["dry_run"])
-        for line in garbage.render(report).splitlines():
-            self.log.info(line)
         return {"folders": len(report["removed"]), "bytes": report["bytes"]}
 
 
@@ -353,7 +353,7 @@ def run_of(context: "Context", here: Settings) -> str:
     from telecine.execution import origin_record
 
     dag_run = context["dag_run"]
-    run = runs.check_slug(os.environ.get("TELECINE_RUN") or runs.slug(dag_run.dag_id, dag_run.run_id))
+    run = slugs.check_slug(os.environ.get("TELECINE_RUN") or slugs.slug(dag_run.dag_id, dag_run.run_id))
     origin_record(here, run, {"dag_id": dag_run.dag_id, "airflow_run_id": dag_run.run_id})
     return run
 

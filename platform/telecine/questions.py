@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from telecine import config, settings
+from telecine import config, settings, slugs
 from telecine.errors import InputError
 from telecine.storage import PATIENCE_S, Store
 
@@ -127,7 +127,7 @@ def store_and_run(parsed: argparse.Namespace) -> tuple[Store, str]:
     from telecine.work import runs
 
     store = Store(settings.from_environment().store_uri, patience_s=PATIENCE_S)
-    if parsed.run and store.head(f"runs/{runs.check_slug(parsed.run)}/run.json"):
+    if parsed.run and store.head(f"runs/{slugs.check_slug(parsed.run)}/run.json"):
         return store, parsed.run
     known = runs.names(store)
     if not known:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page
 
-from telecine import tracking
+from telecine import slugs, tracking
 from telecine.storage import Store
 from telecine.work import runs
 
@@ -90,7 +90,7 @@ def test_a_candidate_that_a_dag_registers_starts_the_question_about_it(
     (started,) = airflow.runs(DAG, "asset_triggered", bool)
     run = started["dag_run_id"]
     airflow.wait(DAG, run, lambda states: states.get("approve") == "awaiting_input")
-    met = {p.task: p for p in runs.pointers(Store(airflow.here.store_uri), runs.slug(DAG, run))}
+    met = {p.task: p for p in runs.pointers(Store(airflow.here.store_uri), slugs.slug(DAG, run))}
     asked = met["deploy.propose"]
     assert (asked.inputs["model_name"], asked.inputs["model_version"]) == ("told", "1")
     path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
@@ -140,7 +140,7 @@ def test_a_person_sees_the_films_answers_on_the_page_and_the_round_learns_from_i
     airflow.settle(ALIGN, "compared", "round_1.ask", compare)
     states = airflow.wait(ALIGN, "compared", lambda states: states["run"] == "success")
     assert {task for task, state in states.items() if task.startswith("round_1.") and state != "success"} == set()
-    slug = runs.slug(ALIGN, "compared")
+    slug = slugs.slug(ALIGN, "compared")
     met = {pointer.task: pointer for pointer in runs.pointers(Store(airflow.here.store_uri), slug)}
     label = met["round_1.align.label"]
     assert (label.inputs["answers"], label.inputs["answered_by"]) == (["A", "B"], "admin")
@@ -199,7 +199,7 @@ def test_a_backfill_gives_each_day_of_its_range_the_footage_of_that_day(airflow:
     )
     seen = {}
     for run in made:
-        slug = runs.slug("curate_videos", run["dag_run_id"])
+        slug = slugs.slug("curate_videos", run["dag_run_id"])
         met = {p.task: p for p in runs.pointers(Store(airflow.here.store_uri), slug)}
         split, select = met["curate.split"], met["curate.filter"]
         seen[split.inputs["videos_uri"]] = (run["logical_date"][:10], split.outputs["num_bad_files"])

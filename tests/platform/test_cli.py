@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from telecine import cli, settings
+from telecine import cli, settings, slugs
 from telecine.errors import InputError
 from telecine.storage import Store
 from telecine.work import explain, garbage, runs
@@ -225,10 +225,10 @@ def test_doctor_finds_this_machine_fit_and_a_broken_store_not(toys: Any) -> None
 
 
 def test_a_run_is_a_label_that_is_equal_for_equal_names() -> None:
-    slug = runs.slug("My DAG/with everything", "manual__2026-01-01T00:00:00+00:00")
-    assert slug == runs.slug("My DAG/with everything", "manual__2026-01-01T00:00:00+00:00")
+    slug = slugs.slug("My DAG/with everything", "manual__2026-01-01T00:00:00+00:00")
+    assert slug == slugs.slug("My DAG/with everything", "manual__2026-01-01T00:00:00+00:00")
     assert len(slug) <= 40 and set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    assert slug != runs.slug("My DAG/with everything", "manual__2026-01-01T00:00:01+00:00")
+    assert slug != slugs.slug("My DAG/with everything", "manual__2026-01-01T00:00:01+00:00")
 
 
 def test_the_settings_of_a_child_are_those_of_its_parent(deployment: settings.Settings) -> None:

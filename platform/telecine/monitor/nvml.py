@@ -14,8 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from telecine.errors import InputError
-from telecine.work import runs
+from telecine.slugs import is_slug
 
 READY: Final = "ready"
 STATES: Final = {
@@ -219,15 +218,7 @@ def run_of(pid: int, proc: Path = Path("/proc")) -> str:
         place = arguments.index("--run")
         if any(Path(word).name in ("telecine", "telecine.cli") for word in arguments[:place]):
             named.insert(0, arguments[place + 1])
-    return next(filter(_is_slug, named), "")
-
-
-def _is_slug(text: str) -> bool:
-    try:
-        runs.check_slug(text)
-    except InputError:
-        return False
-    return True
+    return next(filter(is_slug, named), "")
 
 
 def _installed() -> ModuleType | None:

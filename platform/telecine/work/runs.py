@@ -5,7 +5,6 @@ why, ``mlflow-<tracker>.json`` which MLflow run is its parent there.
 """
 
 import dataclasses
-import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from typing import Any
 from telecine.errors import InputError
 from telecine.storage import Entry, Store, to_json
 
-MAX_LENGTH = 40
 SETTLED = ("ran", "reused", "lost", "skipped")
 """Decisions after which a task has nothing left to do."""
 
@@ -44,20 +42,6 @@ class Pointer:
     exit_code: int = 0
     seconds: float = 0.0
     started: float = dataclasses.field(default_factory=time.time)
-
-
-def slug(dag_id: str, airflow_run_id: str) -> str:
-    """Label of a run, at most 40 characters of ``[a-z0-9-]``, the same for the same DAG and Airflow run id."""
-    digest = hashlib.sha256(f"{dag_id}\n{airflow_run_id}".encode()).hexdigest()[:10]
-    stem = re.sub(r"[^a-z0-9]+", "-", dag_id.lower()).strip("-")[: MAX_LENGTH - len(digest) - 1].strip("-")
-    return f"{stem}-{digest}"
-
-
-def check_slug(run: str) -> str:
-    """The slug itself; raises :class:`InputError` for what cannot be a label and a folder name."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", run):
-        raise InputError(f"a run must be 1 to {MAX_LENGTH} characters of a-z, 0-9 and -, got {run!r}")
-    return run
 
 
 def check_task(task: str) -> str:

@@ -46,7 +46,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 def _checkpoints(store: Store, digests: Digests, scratch: Path) -> Checkpoints:
     return Checkpoints(
-        store, digests, work_prefix="work/test/key", attempt="one", scratch=scratch, before_commit=lambda: None
+        store, digests, work_prefix="work/test/key", attempt="one", scratch=scratch, before_commit=lambda: ()
     )
 
 
