@@ -4,12 +4,15 @@ import hashlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 _SCHEMA = """create table if not exists digests (
     path text primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text)"""
 _lock = threading.Lock()
+_PATIENCE_S, _PAUSE_S = 60.0, 0.02
 
 
 class Digests:
@@ -21,25 +24,38 @@ class Digests:
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self._memory = sqlite3.connect(home / "digests.sqlite", timeout=60, check_same_thread=False)
-        with self._memory:
-            self._memory.execute("pragma journal_mode=wal")
-            self._memory.execute(_SCHEMA)
+        self._memory = sqlite3.connect(home / "digests.sqlite", timeout=_PATIENCE_S, check_same_thread=False)
+        self._ask("pragma journal_mode=wal")
+        self._ask(_SCHEMA)
 
     def file(self, path: Path) -> str:
         """SHA-256 of a file's bytes, hexadecimal."""
         name, stat = str(path.absolute()), path.stat()
         state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
         query = "select sha256 from digests where path=? and size=? and mtime_ns=? and ctime_ns=? and inode=?"
-        with _lock:
-            row = self._memory.execute(query, (name, *state)).fetchone()
+        row = self._ask(query, name, *state)
         if row:
             return str(row[0])
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        with _lock, self._memory:
-            self._memory.execute("insert or replace into digests values (?,?,?,?,?,?)", (name, *state, digest))
+        self._ask("insert or replace into digests values (?,?,?,?,?,?)", name, *state, digest)
         return digest
+
+    def _ask(self, statement: str, *values: Any) -> Any:
+        """The first row of an answer.
+
+        SQLite's own patience does not cover the change to write-ahead logging, nor the moment in which whoever closes
+        last cleans up: both answer "locked" at once.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                with _lock, self._memory:
+                    return self._memory.execute(statement, values).fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def tree(self, path: Path) -> str:
         """Digest of a file, or of a folder's relative names and bytes."""

@@ -425,8 +425,10 @@ def test_a_missing_image_fails_the_task_for_good_and_says_how_to_build_it(
 ) -> None:
     monkeypatch.setenv("TELECINE_IMAGE_TAG", "never-built")
     launch = launch_of(here)
-    with pytest.raises(AirflowFailException, match="telecine-curate:never-built .* make images SET=curate"):
-        ComponentOperator(component=launch.component)._run_child(launch)
+    operator = ComponentOperator(component=launch.component)
+    built = pytest.raises(AirflowFailException, match="telecine-curate:never-built .* make images SET=curate")
+    with built, operator._refusals(launch.run, here):
+        operator._run_child(launch)
     (pointer,) = runs.pointers(Store(here.store_uri), launch.run)
     assert (pointer.decision, pointer.exit_code) == ("failed", 78)
     report = doctor.examine(here)
