@@ -12,9 +12,18 @@ from torch import Tensor
 def interpolate(
     x0: Float[Tensor, "batch axis *axes"], noise: Float[Tensor, "batch axis *axes"], t: Float[Tensor, " batch"]
 ) -> Float[Tensor, "batch axis *axes"]:
-    """The point x_t on the straight path between data and noise, one flow time in [0, 1] per sample."""
-    t = t.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1))
-    return (1 - t) * x0 + t * noise
+    """The point x_t on the straight path between data and noise, one flow time in [0, 1] per sample.
+
+    It is found in float32 and has the data's type, because bfloat16 cannot tell the last flow times from 1.
+
+    Raises:
+        ValueError: noise or times that do not fit the data.
+    """
+    if noise.shape != x0.shape or t.shape != x0.shape[:1]:
+        wanted, got = f"{list(x0.shape)} and {list(x0.shape[:1])}", f"{list(noise.shape)} and {list(t.shape)}"
+        raise ValueError(f"interpolate: noise and t must be shaped {wanted}, got {got}")
+    t = t.to(torch.float32).view(-1, *[1] * (x0.ndim - 1))
+    return ((1 - t) * x0.to(torch.float32) + t * noise.to(torch.float32)).to(x0.dtype)
 
 
 def velocity(
@@ -29,6 +38,13 @@ def flow_matching_loss(
     x0: Float[Tensor, "batch axis *axes"],
     noise: Float[Tensor, "batch axis *axes"],
 ) -> Float[Tensor, " batch"]:
-    """Mean squared error of a predicted velocity, one float32 value per sample."""
-    error = denoiser_output.to(torch.float32) - velocity(x0, noise).to(torch.float32)
+    """Mean squared error of a predicted velocity, one float32 value per sample.
+
+    Raises:
+        ValueError: data or noise of another shape than the output.
+    """
+    if not denoiser_output.shape == x0.shape == noise.shape:
+        shapes = f"{list(x0.shape)} and {list(noise.shape)}"
+        raise ValueError(f"flow_matching_loss: x0 and noise must be shaped {list(denoiser_output.shape)}, got {shapes}")
+    error = denoiser_output.to(torch.float32) - velocity(x0.to(torch.float32), noise.to(torch.float32))
     return error.square().flatten(1).mean(1)

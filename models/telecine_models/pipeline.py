@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,6 +21,14 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from telecine_models.pipeline_checks import (
+    check_actions,
+    check_inputs,
+    check_parts,
+    check_settings,
+    check_size,
+    check_windows,
+)
 from telecine_models.pipeline_inputs import Inputs, Picture, encode
 from telecine_models.pixels import to_frames
 from telecine_models.sampling import EVALUATIONS_PER_STEP, Denoise, Method, guide, sample_ode
@@ -82,13 +89,17 @@ class TelecinePipeline(DiffusionPipeline):
         self.register_modules(
             transformer=transformer, text_encoder=text_encoder, vae=vae, action_control=action_control
         )
+        check_parts(transformer.size, text_encoder, self.latents, action_control)
+        # A mixture's other routes make a video depend on what else is in its batch.
+        transformer.route("mask")
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[Any], **kwargs: Any
     ) -> "TelecinePipeline":
         """Load the folder that ``save_pretrained`` wrote; weights in any format but safetensors are refused."""
-        return super().from_pretrained(pretrained_model_name_or_path, use_safetensors=True, **kwargs)
+        strict = {"use_safetensors": True, "local_files_only": True}
+        return super().from_pretrained(pretrained_model_name_or_path, **(kwargs | strict))
 
     @functools.cached_property
     def latents(self) -> VideoVAE:
@@ -132,13 +143,18 @@ class TelecinePipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         inputs = inputs or Inputs()
         size = (num_frames, height_px, width_px)
-        self._check(prompts, size, num_steps, guidance_scale, method)
-        self._check_inputs(inputs, size, actions, extend)
-        metrics = dict.fromkeys(self.transformer.size.metrics, 1.0) if metrics is None else metrics
+        config, compression = self.transformer.size, self.latents.compression
+        check_settings(prompts, num_steps, guidance_scale, method, metrics, config.metrics)
+        check_size(size, config, compression)
+        check_inputs(inputs, size, config, compression)
+        check_actions(actions, num_frames, config, self.action_control)
+        check_windows(extend, window_frames, inputs, size, config, compression)
+        metrics = dict.fromkeys(config.metrics, 1.0) if metrics is None else metrics
         conditions = inputs.conditions(self.latents, len(prompts), self.transformer.device, self.transformer.dtype)
         wanted = _Wanted(prompts, conditions, metrics, actions, num_steps, guidance_scale, method)
-        noise = self._noise(self.latents.compression.latent_size(*size), seed).expand(len(prompts), -1, -1, -1, -1)
-        latents = self._roll_out(wanted, noise, extend, window_frames, on_evaluation)
+        noise = self._noise(compression.latent_size(*size), seed).expand(len(prompts), -1, -1, -1, -1)
+        with self._evaluating():
+            latents = self._roll_out(wanted, noise, extend, window_frames, on_evaluation)
         video = to_frames(self.latents.decode(latents)).cpu().numpy()
         return _keep_what_was_given(video, inputs, extend)
 
@@ -154,7 +170,9 @@ class TelecinePipeline(DiffusionPipeline):
         num_frames, known = noise.shape[2], noise[:, :, :0]
         if extend is not None:
             known = encode(self.latents, extend, noise.device).to(noise.dtype).expand(len(noise), -1, -1, -1, -1)
-        rollout = _rollout(known.shape[2], num_frames, window_frames, self.latents)
+        side = self.latents.compression
+        window = num_frames if window_frames is None else side.latent_size(window_frames, side.height, side.width)[0]
+        rollout = _rollout(known.shape[2], num_frames, window, self.transformer.size.patch_size[0])
         num_windows, per_step = len(rollout.windows(known.shape[2], num_frames)), EVALUATIONS_PER_STEP[wanted.method]
         with self._counted(num_windows * wanted.num_steps * per_step, on_evaluation) as count:
 
@@ -167,10 +185,14 @@ class TelecinePipeline(DiffusionPipeline):
 
     def _guided(self, wanted: _Wanted, frames: range, history: Tensor, count: Callable[[], None]) -> Denoise:
         """Velocity of the latent frames of a window that follows its history."""
-        with_prompt, without = (
-            self._denoiser(wanted, prompts, frames, history) for prompts in (wanted.prompts, [""] * len(wanted.prompts))
-        )
-        guided = guide(with_prompt, without, wanted.guidance_scale)
+        shape = history.new_empty(len(history), history.shape[1], len(frames), *history.shape[3:])
+        heard: Conditions | HeardContext = wanted.conditions
+        if self.transformer.size.decoupled_context and any(wanted.conditions.given()):
+            heard = self.transformer.listen(wanted.conditions, shape)
+        with_prompt = guided = self._denoiser(wanted, wanted.prompts, heard, frames, history)
+        if wanted.guidance_scale != 1:
+            without = self._denoiser(wanted, [""] * len(wanted.prompts), heard, frames, history)
+            guided = guide(with_prompt, without, wanted.guidance_scale)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             count()
@@ -178,14 +200,17 @@ class TelecinePipeline(DiffusionPipeline):
 
         return denoise
 
-    def _denoiser(self, wanted: _Wanted, prompts: list[str], frames: range, history: Tensor) -> Denoise:
+    def _denoiser(
+        self,
+        wanted: _Wanted,
+        prompts: list[str],
+        heard: Conditions | HeardContext,
+        frames: range,
+        history: Tensor,
+    ) -> Denoise:
         transformer: VideoDiT = self.transformer
         dtype, device = transformer.dtype, transformer.device
         tokens, mask = (part.to(device) for part in self.text_encoder.encode(prompts))
-        shape = history.new_empty(len(prompts), history.shape[1], len(frames), *history.shape[3:])
-        heard: Conditions | HeardContext = wanted.conditions
-        if transformer.size.decoupled_context and any(wanted.conditions.given()):
-            heard = transformer.listen(wanted.conditions, shape)
         metrics = {name: torch.full((len(prompts),), value, device=device) for name, value in wanted.metrics.items()}
         steer = self._steer(wanted.actions, frames, len(prompts))
 
@@ -212,6 +237,16 @@ class TelecinePipeline(DiffusionPipeline):
         return control.steering(each, len(frames))
 
     @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The model as it is in evaluation, also in the middle of its training."""
+        was_training = self.transformer.training
+        self.transformer.eval()
+        try:
+            yield
+        finally:
+            self.transformer.train(was_training)
+
+    @contextlib.contextmanager
     def _counted(self, total: int, on_evaluation: OnEvaluation | None) -> Iterator[Callable[[], None]]:
         """A bar in the terminal, and word to whoever asked, before each evaluation."""
         with self.progress_bar(total=total) as bar:
@@ -230,70 +265,11 @@ class TelecinePipeline(DiffusionPipeline):
         noise = torch.randn(1, self.transformer.config.in_channels, *shape, generator=generator)
         return noise.to(self.transformer.device)
 
-    def _check(
-        self, prompts: list[str], size: tuple[int, int, int], num_steps: int, guidance_scale: float, method: Method
-    ) -> None:
-        if not prompts:
-            raise ValueError("TelecinePipeline: prompt must hold at least one caption, got an empty list")
-        compression = self.latents.compression
-        ratios = (compression.frames, compression.height, compression.width)
-        for name, value, patch, ratio in zip(
-            ("num_frames", "height_px", "width_px"), size, self.transformer.config.patch_size, ratios, strict=True
-        ):
-            latent = (value - 1) // ratio + 1 if name == "num_frames" else value // ratio
-            whole = value % ratio == 1 % ratio if name == "num_frames" else value % ratio == 0
-            if value < 1 or not whole or latent % patch:
-                rule = f"a positive multiple of {patch * ratio} (the model's patch)"
-                if name == "num_frames" and ratio > 1:
-                    rule = f"1 + {ratio} n for latent frames that are a multiple of {patch}"
-                raise ValueError(f"TelecinePipeline: {name} must be {rule}, got {value}")
-        if num_steps < 1:
-            raise ValueError(f"TelecinePipeline: num_steps must be at least 1, got {num_steps}")
-        if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
-            raise ValueError(f"TelecinePipeline: guidance_scale must be finite and at least 0, got {guidance_scale}")
-        if method not in EVALUATIONS_PER_STEP:
-            raise ValueError(f"TelecinePipeline: method must be one of {sorted(EVALUATIONS_PER_STEP)}, got {method!r}")
 
-    def _check_inputs(
-        self, inputs: Inputs, size: tuple[int, int, int], actions: Actions | None, extend: Picture | None
-    ) -> None:
-        known = self.transformer.size.conditions
-        if unknown := [name for name in inputs.given() if name not in known]:
-            raise ValueError(f"TelecinePipeline: this model knows {list(known)}, got {unknown}")
-        inputs.check(size)
-        if actions is not None:
-            if self.action_control is None:
-                raise ValueError("TelecinePipeline: actions need a pipeline with action_control, this one has none")
-            if (patch_frames := self.transformer.size.patch_size[0]) != 1:
-                raise ValueError(f"TelecinePipeline: actions need a model whose patch has 1 frame, got {patch_frames}")
-            if actions.keys.shape[:2] != (1, size[0] - 1):
-                shape = f"[1, {size[0] - 1}, K], one action for each frame but the first"
-                raise ValueError(f"TelecinePipeline: actions must be shaped {shape}, got {list(actions.keys.shape)}")
-        if extend is not None:
-            _check_extend(extend, size, inputs)
-
-
-def _check_extend(extend: Picture, size: tuple[int, int, int], inputs: Inputs) -> None:
-    if extend.dtype != np.uint8 or extend.ndim != 4 or extend.shape[1:] != (*size[1:], 3) or len(extend) < 1:
-        shape = f"uint8 [f, {size[1]}, {size[2]}, 3]"
-        raise ValueError(f"TelecinePipeline: extend must be {shape}, got {extend.dtype} {list(extend.shape)}")
-    if len(extend) >= size[0]:
-        raise ValueError(f"TelecinePipeline: extend must be shorter than num_frames {size[0]}, got {len(extend)}")
-    if bound := [name for name in inputs.given() if name not in ("elements", "style")]:
-        raise ValueError(f"TelecinePipeline: with extend, inputs may hold elements and style, got {bound}")
-
-
-def _rollout(num_known: int, num_frames: int, window_frames: int | None, vae: VideoVAE) -> Rollout:
-    """How the latent frames that are missing are made: in windows, half of each known at most."""
-    window = num_frames
-    if window_frames is not None:
-        side = vae.compression
-        window = side.latent_size(window_frames, side.height, side.width)[0]
-        if window < 2:
-            raise ValueError(
-                f"TelecinePipeline: window_frames must hold a known latent frame and a new one, got {window_frames}"
-            )
-    return Rollout(window_frames=max(2, window), history_frames=max(1, min(num_known, window // 2)))
+def _rollout(num_known: int, num_frames: int, window: int, patch_frames: int) -> Rollout:
+    """How the latent frames that are missing are made: in windows, at most half of each known, in whole patches."""
+    half = max(patch_frames, window // 2 // patch_frames * patch_frames)
+    return Rollout(window_frames=max(2, window), history_frames=max(1, min(num_known, half)))
 
 
 def _keep_what_was_given(video: npt.NDArray[np.uint8], inputs: Inputs, extend: Picture | None) -> npt.NDArray[np.uint8]:

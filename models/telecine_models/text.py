@@ -13,6 +13,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from telecine_models.local import FromFolder
+
 _WORD = re.compile(r"\w+")
 # Tokenizers that know no limit say 1e30.
 _LONGEST = 100_000
@@ -32,7 +34,7 @@ class TextEncoder(Protocol):
         """Token vectors, zero where there is no token, and the mask of real tokens; one length for all captions."""
 
 
-class HashTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class HashTextEncoder(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Hashed words with fixed pseudo-random vectors: frozen, deterministic, and saved with a pipeline like any encoder.
 
     Each word is the sum of two rows of one table, chosen by two independent hashes (hash embeddings,

@@ -19,6 +19,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor
 
+from telecine_models.local import FromFolder
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compression:
@@ -61,7 +63,7 @@ class VideoVAE(Protocol):
     def decode(self, latents: Float[Tensor, "B latent_C latent_F latent_H latent_W"]) -> Float[Tensor, "B C F H W"]: ...
 
 
-class IdentityVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class IdentityVAE(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Pixels in [-1, 1] are the latents; for models so small that they need no compression."""
 
     compression = Compression(frames=1, height=1, width=1)

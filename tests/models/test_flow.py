@@ -43,3 +43,18 @@ def test_loss_is_zero_for_the_true_velocity_and_the_squared_error_per_sample_oth
 def test_loss_is_computed_in_float32_whatever_the_model_computes_in() -> None:
     loss = flow_matching_loss(*(tensor.to(torch.bfloat16) for tensor in (NOISE, X0, NOISE)))
     assert loss.dtype == torch.float32
+
+
+def test_shapes_that_would_only_broadcast_are_named(unchecked: None) -> None:
+    x0 = torch.zeros(2, 3, 4)
+    with pytest.raises(ValueError, match=r"interpolate: noise and t must be shaped \[2, 3, 4\] and \[2\], got .*\[1\]"):
+        interpolate(x0, x0, torch.zeros(1))
+    with pytest.raises(ValueError, match=r"x0 and noise must be shaped \[1, 3, 4\], got \[2, 3, 4\]"):
+        flow_matching_loss(x0[:1], x0, x0)
+
+
+def test_the_last_flow_times_are_told_apart_in_low_precision() -> None:
+    x0, noise = torch.full((1, 1), 300.0, dtype=torch.bfloat16), torch.zeros(1, 1, dtype=torch.bfloat16)
+    assert float(interpolate(x0, noise, torch.tensor([0.9985]))) > 0.4
+    x0, noise = torch.full((1, 1), 100.3, dtype=torch.bfloat16), torch.full((1, 1), 0.77, dtype=torch.bfloat16)
+    assert float(flow_matching_loss(noise.float() - x0.float(), x0, noise)) == 0

@@ -147,3 +147,12 @@ def test_weights_that_are_not_safetensors_are_refused(folder: Path) -> None:
     weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
     with pytest.raises(OSError, match="safetensors"):
         TelecinePipeline.from_pretrained(folder)
+
+
+def test_the_transformer_alone_takes_no_other_format_and_asks_no_network(folder: Path) -> None:
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
+    with pytest.raises(OSError, match="safetensors"):
+        VideoDiT.from_pretrained(folder / "transformer")
+    with pytest.raises(OSError, match="does not appear to have a file named config.json"):
+        VideoDiT.from_pretrained("some-org/some-model")

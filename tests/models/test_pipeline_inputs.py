@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from telecine_models.pipeline import TelecinePipeline
 from telecine_models.pipeline_inputs import Inputs, shrink_mask
 from telecine_models.text import HashTextEncoder
-from telecine_models.vae import Compression
+from telecine_models.vae import Compression, IdentityVAE
 from telecine_models.video_dit.action import ActionControl, Actions
 from telecine_models.video_dit.config import KINDS, METRICS
 from telecine_models.video_dit.model import VideoDiT
@@ -222,15 +222,22 @@ def test_an_input_that_does_not_fit_is_named(
     ("change", "message"),
     [
         ({"extend": VIDEO}, "extend must be shorter than num_frames 4, got 4"),
-        ({"extend": VIDEO[:0]}, r"extend must be uint8 \[f, 8, 12, 3\], got uint8 \[0, 8, 12, 3\]"),
+        ({"extend": VIDEO[:0]}, "the length of extend must be a positive multiple of 1 .*, got 0"),
         ({"extend": VIDEO[:, :4]}, r"extend must be uint8 \[f, 8, 12, 3\], got uint8 \[4, 4, 12, 3\]"),
-        ({"extend": VIDEO[:2], "window_frames": 1}, "window_frames must hold a known latent frame and a new one"),
+        ({"extend": VIDEO[:2], "window_frames": 1}, "window_frames must hold known frames and new ones, got 1"),
         (
             {"extend": VIDEO[:2], "inputs": Inputs(**GIVEN["depth"])},
-            r"with extend, inputs may hold elements and style, got \['depth'\]",
+            r"in windows, inputs may hold elements and style, got \['depth'\]",
         ),
+        (
+            {"window_frames": 2, "inputs": Inputs(**GIVEN["first_frame"])},
+            r"in windows, inputs may hold elements and style, got \['first_frame'\]",
+        ),
+        ({"inputs": Inputs(style=pixels(6, 8))}, r"style must be of sides that are positive multiples of 4 .*\[6, 8\]"),
+        ({"metrics": {"motion": float("nan")}}, r"metrics must be of \['motion'.* and in \[0, 1\], got motion=nan"),
+        ({"metrics": {"motion": 7.0}}, "got motion=7.0"),
         ({"actions": actions(2)}, r"actions must be shaped \[1, 3, K\], one action .*, got \[1, 2, 7\]"),
-        ({"metrics": {"beauty": 1.0}}, "metrics must be of"),
+        ({"metrics": {"beauty": 1.0}}, "metrics must be of .*, got beauty=1.0"),
     ],
 )
 def test_a_wish_that_does_not_fit_is_named(pipeline: TelecinePipeline, change: dict[str, Any], message: str) -> None:
@@ -252,3 +259,55 @@ def test_a_model_that_never_learned_a_condition_says_so(awake_model: Build) -> N
 
 def test_every_condition_has_an_input_of_its_name() -> None:
     assert {field.name for field in dataclasses.fields(Inputs)} == {*KINDS, "source_mask"}
+
+
+# What a pipeline is made of
+
+
+def test_with_experts_a_video_does_not_change_with_the_others_of_its_batch(awake_model: Build) -> None:
+    model = awake_model(text_dim=16, num_layers=4, num_experts=4).train()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    for layer in model.mixtures:
+        layer.thresholds.fill_(0.5)
+    made = quiet(TelecinePipeline(model, HashTextEncoder(text_dim=16, max_tokens=8)))
+    together, alone = made([PROMPT, "a blue square"], **SIZE), made(PROMPT, **SIZE)
+    assert np.abs(together[0].astype(int) - alone[0]).max() <= 1
+    assert model.training, "a model that is in the middle of its training goes on with it"
+
+
+def test_a_coarse_model_goes_on_in_whole_patches(awake_model: Build) -> None:
+    made = quiet(TelecinePipeline(awake_model(text_dim=16, patch_size=(2, 4, 4)), HashTextEncoder(text_dim=16)))
+    longer = made(PROMPT, **(SIZE | {"num_frames": 8}), extend=VIDEO, window_frames=6)[0]
+    assert np.array_equal(longer[:FRAMES], VIDEO)
+    with pytest.raises(ValueError, match="the length of extend must be a positive multiple of 2 .*, got 3"):
+        made(PROMPT, **(SIZE | {"num_frames": 8}), extend=VIDEO[:3])
+    with pytest.raises(ValueError, match="window_frames must be a positive multiple of 2 .*, got 3"):
+        made(PROMPT, **(SIZE | {"num_frames": 8}), extend=VIDEO, window_frames=3)
+
+
+def test_a_video_to_go_on_from_has_as_many_frames_as_latents_stand_for(latent: TelecinePipeline) -> None:
+    with pytest.raises(ValueError, match=r"the length of extend must be 1 \+ 4 n, .*, got 6"):
+        latent(PROMPT, **LATENT_SIZE, extend=pixels(6, 16, 32))
+    with pytest.raises(ValueError, match=r"window_frames must be 1 \+ 4 n, .*, got 6"):
+        latent(PROMPT, **LATENT_SIZE, window_frames=6)
+    with pytest.raises(ValueError, match=r"num_frames must be 1 \+ 4 n, .*, got 8"):
+        latent(PROMPT, **(LATENT_SIZE | {"num_frames": 8}))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"text_encoder": HashTextEncoder(text_dim=8)}, "text_dim of transformer must be 8, as .* gives, got 16"),
+        ({"vae": IdentityVAE(in_channels=4)}, "in_channels of transformer must be 4, as .* have, got 3"),
+        ({"action_control": ActionControl(width=64, num_layers=1)}, "width of action_control must be 32, .*, got 64"),
+        (
+            {"action_control": ActionControl(width=32, num_layers=1)},
+            "compression of action_control must be 1, .* 4",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_named(awake_model: Build, part: dict[str, Any], message: str) -> None:
+    parts = {"transformer": awake_model(text_dim=16), "text_encoder": HashTextEncoder(text_dim=16)} | part
+    with pytest.raises(ValueError, match=f"TelecinePipeline: {message}"):
+        TelecinePipeline(**parts)

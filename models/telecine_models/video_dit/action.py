@@ -20,6 +20,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from telecine_models.local import FromFolder
 from telecine_models.video_dit.rope import rotate
 
 # GF-Minecraft (arXiv 2501.08325) counts mouse deltas in units of 15 degrees, which makes them numbers around one.
@@ -181,7 +182,7 @@ class ActionBlock(nn.Module):
         return (turned + pressed) * actions.known.any(-1)[:, :, None, None]
 
 
-class ActionControl(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class ActionControl(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """One :class:`ActionBlock` for each transformer block that actions steer; plugs into any video DiT.
 
     It is a model of its own, so that it is trained alone over frozen weights, saved alone, and taken to other weights:

@@ -211,7 +211,11 @@ class Block(nn.Module):
             scores = scores.masked_fill(~context.real, -torch.inf)
         top, index = scores.topk(math.ceil(self.keep_ratio * scores.shape[1]), dim=1)
         tokens = context.tokens.gather(1, index[..., None].expand(-1, -1, context.tokens.shape[2]))
-        real = None if context.real is None else context.real.gather(1, index)
+        real = context.real
+        if real is not None:
+            # Each sample keeps a share of what it has, whatever the others have.
+            allowed = (self.keep_ratio * real.sum(1, keepdim=True)).ceil()
+            real = real.gather(1, index) & (torch.arange(index.shape[1], device=index.device) < allowed)
         # The choice has no gradient; what is chosen is weighed by one, through which the score learns.
         likely = top.sigmoid()
         chosen = _Chosen(index, 1 + (likely - likely.detach()))

@@ -27,7 +27,7 @@ class Conditions:
     """Conditions of a batch of videos, as latents like the videos themselves; None where no sample has the kind.
 
     Attributes:
-        first_frame, last_frame: [B, C, H, W] the video's own first and last latent frame.
+        first_frame, last_frame: [B, C, H, W] pictures that the video begins and ends with, each encoded by itself.
         source: [B, C, F, H, W] the video to edit; needs ``source_mask``.
         source_mask: [B, F, H, W], one where something is to be generated and zero where the source is to be kept.
         depth, sketch: [B, C, F, H, W] videos that give the structure.
@@ -106,27 +106,26 @@ class ConditionEmbedder(nn.Module):
         self.bias = nn.ParameterDict({kind: nn.Parameter(torch.zeros(config.width)) for kind in config.conditions})
 
     def forward(
-        self, conditions: Conditions, video: Triple, batch: int
+        self, conditions: Conditions, video: Triple
     ) -> tuple[Float[Tensor, "B M D"], Int[Tensor, "M 3"], Bool[Tensor, "B M"] | None]:
         """Tokens, their (frame, row, column), and which of them a sample has.
 
         Args:
-            conditions: at least one kind.
+            conditions: at least one kind, and what :func:`check` lets pass.
             video: frames, rows and columns of the target, in latent pixels.
-
-        Raises:
-            ValueError: a kind that the model does not know, a shape that does not fit the video, or a condition
-                without its pair.
         """
-        check(conditions, self.config, video, batch)
         tokens, positions, real = [], [], []
         for kind, value in conditions.given():
             made, places = self._tokens(kind, value, conditions, video)
             tokens.append(made)
             positions.append(places)
             real.append(_spread(_presence(conditions, kind, value), len(places)))
-        mask = torch.cat(real, dim=1) if conditions.present else None
-        return torch.cat(tokens, dim=1), torch.cat(positions), mask
+        together, places = torch.cat(tokens, dim=1), torch.cat(positions)
+        if not conditions.present:
+            return together, places, None
+        there = torch.cat(real, dim=1)
+        # Whatever an absent condition holds, also what is no number, stays out of the sums.
+        return together.masked_fill(~there[..., None], 0), places, there
 
     def _tokens(self, kind: str, value: Tensor, conditions: Conditions, video: Triple) -> tuple[Tensor, Tensor]:
         patch = self.config.patch_size
@@ -158,7 +157,10 @@ class ConditionEmbedder(nn.Module):
 
 
 def check(conditions: Conditions, config: VideoDiTConfig, video: Triple, batch: int) -> None:
-    """Raise a ValueError that names what does not fit a batch of videos of that many latent frames, rows, columns."""
+    """Raise a ValueError that names what does not fit a batch of videos of that many latent frames, rows, columns.
+
+    That is a kind which the model does not know, a shape, a condition without its pair, a value that is no number.
+    """
     frames, height, width = video
     channels = config.in_channels
     given = dict(conditions.given())
@@ -177,6 +179,7 @@ def check(conditions: Conditions, config: VideoDiTConfig, video: Triple, batch: 
             raise ValueError(f"Conditions: {name} must be shaped {[batch, *shapes[name]]}, got {list(value.shape)}")
     _check_images(given, config, batch)
     _check_presence(conditions, given, batch)
+    _check_values(conditions, given)
 
 
 def _check_images(given: Mapping[str, Tensor], config: VideoDiTConfig, batch: int) -> None:
@@ -190,6 +193,8 @@ def _check_images(given: Mapping[str, Tensor], config: VideoDiTConfig, batch: in
         value = given.get(name)
         if value is None:
             continue
+        if value.ndim != (5 if name == "elements" else 4):
+            raise ValueError(f"Conditions: {name} must be pictures of {batch} samples, got {list(value.shape)}")
         size = value.shape[-2:]
         if len(value) != batch or value.shape[-3] != config.in_channels or size[0] % rows or size[1] % columns:
             rule = f"{batch} samples of {config.in_channels} channels, sides multiples of {rows} and {columns}"
@@ -201,8 +206,19 @@ def _check_presence(conditions: Conditions, given: Mapping[str, Tensor], batch: 
         if kind not in given:
             raise ValueError(f"Conditions: present names {kind!r}, which is not given")
         shape = (batch, given[kind].shape[1]) if kind == "elements" else (batch,)
-        if there.shape != shape:
-            raise ValueError(f"Conditions: present[{kind!r}] must be shaped {list(shape)}, got {list(there.shape)}")
+        if there.shape != shape or there.dtype != torch.bool:
+            rule, got = f"shaped {list(shape)} of torch.bool", f"{list(there.shape)} of {there.dtype}"
+            raise ValueError(f"Conditions: present[{kind!r}] must be {rule}, got {got}")
+
+
+def _check_values(conditions: Conditions, given: Mapping[str, Tensor]) -> None:
+    for kind, value in given.items():
+        held = value[conditions.present[kind]] if kind in conditions.present else value
+        if not bool(held.isfinite().all()):
+            raise ValueError(f"Conditions: {kind} must be finite, got {held[~held.isfinite()][0].item()}")
+    mask = conditions.source_mask
+    if mask is not None and not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError(f"Conditions: source_mask must lie in [0, 1], got {mask.min().item()} to {mask.max().item()}")
 
 
 def _presence(conditions: Conditions, kind: str, value: Tensor) -> Tensor:

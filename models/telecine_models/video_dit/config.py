@@ -1,7 +1,6 @@
 """What a video DiT is, without torch, so that sweeps and DAGs can count parameters."""
 
 import dataclasses
-import math
 from typing import Any
 
 KINDS = ("first_frame", "last_frame", "source", "depth", "sketch", "camera", "elements", "style")
@@ -34,7 +33,7 @@ class VideoDiTConfig:
         mixture: which mixture of experts, one of :data:`MIXTURES`.
         decoupled_context: condition tokens look at each other alone, so that what they say to the video is computed
             once for all steps of a sampler (FullDiT2, arXiv 2506.04213).
-        context_keep_ratio: share of the condition tokens that take part in a block, chosen by the block.
+        context_keep_ratio: share of each sample's condition tokens that take part in a block, chosen by the block.
         context_blocks: blocks in which conditions take part at all; empty for all of them.
 
     Raises:
@@ -73,6 +72,11 @@ class VideoDiTConfig:
                 raise ValueError(f"VideoDiTConfig: {name} must be different names of {list(known)}, got {values}")
         if self.mixture not in MIXTURES:
             raise ValueError(f"VideoDiTConfig: mixture must be one of {list(MIXTURES)}, got {self.mixture!r}")
+        if self.decoupled_context and self.num_experts and self.mixture != "token_choice":
+            raise ValueError(
+                "VideoDiTConfig: decoupled_context needs feed-forwards in which no token depends on another, "
+                f"dense ones or mixture 'token_choice', got {self.mixture!r}"
+            )
         if not 0 < self.context_keep_ratio <= 1:
             raise ValueError(f"VideoDiTConfig: context_keep_ratio must lie in (0, 1], got {self.context_keep_ratio}")
         if not set(self.context_blocks) <= set(range(self.num_layers)):
@@ -111,7 +115,3 @@ class VideoDiTConfig:
     def has_context(self, block: int) -> bool:
         """Whether conditions take part in a block."""
         return not self.context_blocks or block in self.context_blocks
-
-    def num_kept(self, num_context_tokens: int) -> int:
-        """Condition tokens that take part in a block."""
-        return math.ceil(self.context_keep_ratio * num_context_tokens)

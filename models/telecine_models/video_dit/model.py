@@ -7,7 +7,6 @@ D width.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,11 +17,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from telecine_models.local import FromFolder
 from telecine_models.moe.choices import ExpertChoice, TokenChoice
 from telecine_models.moe.diffmoe import DiffMoE, Route
 from telecine_models.moe.routing import Routing
 from telecine_models.video_dit.block import Block, Context, Heard
-from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions
+from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions, check
 from telecine_models.video_dit.config import VideoDiTConfig
 from telecine_models.video_dit.patches import Triple, grid_of, patchify, unpatchify
 from telecine_models.video_dit.rope import angles_of, grid_angles
@@ -46,10 +46,11 @@ class HeardContext:
     """What conditions say in each block, computed once for all steps of a sampler; see :meth:`VideoDiT.listen`."""
 
     blocks: tuple[Heard | None, ...]
+    batch: int
     video: Triple
 
 
-class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts the velocity of a noisy video. The arguments are the fields of :class:`VideoDiTConfig`.
 
     The output layers start at zero, and so does every block's gate: a fresh model predicts zero velocity.
@@ -109,18 +110,6 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.conditions_in = ConditionEmbedder(size) if size.conditions else None
         self.metrics_in = nn.ModuleDict({name: TimestepEmbedding(_TIME_CHANNELS, size.width) for name in size.metrics})
         self._initialise()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[Any] | None, **kwargs: Any) -> "VideoDiT":
-        """Load a saved model whose outputs equal the saved one's to the bit.
-
-        Weights mapped from a file are not aligned in memory as allocated ones are, and matrix products of unaligned
-        operands round differently on a CPU; so the weights are copied.
-        """
-        model: VideoDiT = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
-        return model
 
     @property
     def mixtures(self) -> list[DiffMoE]:
@@ -212,7 +201,7 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             if isinstance(context, Context) and self.size.has_context(index):
                 context, heard = block.listen(context)
             blocks.append(heard)
-        return HeardContext(tuple(blocks), _size(hidden_states))
+        return HeardContext(tuple(blocks), len(hidden_states), _size(hidden_states))
 
     def _blocks(
         self,
@@ -252,14 +241,16 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> Context | HeardContext | None:
         """Condition tokens with their positions, modulated as clean data is: at flow time zero."""
         if isinstance(conditions, HeardContext):
-            if conditions.video != _size(video):
-                raise ValueError(f"VideoDiT: conditions were heard for {conditions.video}, got {_size(video)}")
+            heard, seen = (conditions.batch, *conditions.video), (len(video), *_size(video))
+            if heard != seen:
+                raise ValueError(f"VideoDiT: conditions were heard for [B, F, H, W] of {list(heard)}, got {list(seen)}")
             return conditions
-        if conditions is None or not any(conditions.given()):
+        if conditions is None:
             return None
-        if self.conditions_in is None:
-            raise ValueError(f"VideoDiT: this model knows no conditions, got {list(dict(conditions.given()))}")
-        tokens, positions, real = self.conditions_in(conditions, _size(video), len(video))
+        check(conditions, self.size, _size(video), len(video))
+        if self.conditions_in is None or not any(conditions.given()):
+            return None
+        tokens, positions, real = self.conditions_in(conditions, _size(video))
         clean = self._embed_time(video.new_zeros((len(video), 1), dtype=torch.float32), tokens.dtype, {})
         time = self.time_modulation(nn.functional.silu(clean)).unflatten(2, (6, -1)).transpose(1, 2)
         return Context(tokens, angles_of(positions, self.size.head_dim), real, time)
@@ -284,6 +275,8 @@ class VideoDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if text_mask is not None:
             shape = f"{list(text.shape[:2])}, as encoder_hidden_states is"
             rules.append(("encoder_attention_mask", text_mask, text_mask.shape == text.shape[:2], shape))
+            if text_mask.dtype != torch.bool:
+                raise ValueError(f"VideoDiT: encoder_attention_mask must be of torch.bool, got {text_mask.dtype}")
         for name, value, holds, shape in rules:
             if not holds:
                 raise ValueError(f"VideoDiT: {name} must be shaped {shape}, got {list(value.shape)}")
@@ -317,7 +310,7 @@ def _token_times(
     if timestep.ndim == 1:
         return timestep[:, None]
     frames = timestep.unflatten(1, (grid[0], patch_frames))
-    if not torch.equal(frames.amin(2), frames.amax(2)):
+    if patch_frames > 1 and not torch.equal(frames.amin(2), frames.amax(2)):
         raise ValueError(f"VideoDiT: timestep must be the same in all {patch_frames} frames of a patch")
     return torch.cat((timestep.amax(1, keepdim=True), frames[..., 0]), dim=1)
 

@@ -38,6 +38,7 @@ EVERYTHING: dict[str, Any] = {
     "style": random(2, 3, 4, 4, seed=9),
 }
 ALL = Conditions(**EVERYTHING)
+THERE = torch.tensor([True, False])
 
 
 def only(kind: str, **change: Any) -> Conditions:
@@ -78,14 +79,24 @@ def test_each_kind_matters_and_a_sample_that_lacks_it_is_as_without(
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_what_an_absent_condition_holds_is_never_seen(awake_model: Build, decoupled: bool) -> None:
-    model = awake_model(conditions=KINDS, decoupled_context=decoupled)
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.5])
+def test_what_an_absent_condition_holds_is_never_seen(awake_model: Build, decoupled: bool, keep_ratio: float) -> None:
+    model = awake_model(conditions=KINDS, decoupled_context=decoupled, context_keep_ratio=keep_ratio)
     absent = {"depth": torch.tensor([False, True]), "elements": torch.tensor([[True, False], [False, True]])}
     seen = model(VIDEO, TIME, TEXT, conditions=dataclasses.replace(ALL, present=absent))
     depth, elements = EVERYTHING["depth"].clone(), EVERYTHING["elements"].clone()
-    depth[0], elements[0, 1], elements[1, 0] = 7, 7, 7
+    depth[0], elements[0, 1], elements[1, 0] = torch.nan, 7, torch.inf
     other = dataclasses.replace(ALL, depth=depth, elements=elements, present=absent)
     torch.testing.assert_close(model(VIDEO, TIME, TEXT, conditions=other), seen, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.5])
+def test_a_kind_that_no_sample_has_changes_nothing(awake_model: Build, keep_ratio: float) -> None:
+    model = awake_model(conditions=KINDS, context_keep_ratio=keep_ratio)
+    absent = {"depth": torch.zeros(2, dtype=torch.bool)}
+    both = dataclasses.replace(only("style"), depth=EVERYTHING["depth"], present=absent)
+    alone = model(VIDEO, TIME, TEXT, conditions=only("style"))
+    torch.testing.assert_close(model(VIDEO, TIME, TEXT, conditions=both), alone, rtol=1e-5, atol=1e-5)
 
 
 def test_biases_of_kinds_and_metrics_start_silent() -> None:
@@ -157,11 +168,11 @@ def test_what_follows_the_video_shares_its_frames_and_images_have_their_own_plac
     config = VideoDiTConfig(head_dim=16, text_dim=8, patch_size=(1, 4, 4), conditions=KINDS)
     embedder, expected = ConditionEmbedder(config), grid_positions((FRAMES, 2, 2), VIDEO.device)
     for kind in ("source", "depth", "sketch"):
-        _, positions, _ = embedder(only(kind), (FRAMES, SIDE, SIDE), 2)
+        _, positions, _ = embedder(only(kind), (FRAMES, SIDE, SIDE))
         assert torch.equal(positions, expected)
-    _, positions, _ = embedder(only("camera"), (FRAMES, SIDE, SIDE), 2)
+    _, positions, _ = embedder(only("camera"), (FRAMES, SIDE, SIDE))
     assert positions.tolist() == [[frame, 0, 0] for frame in range(FRAMES)]
-    _, positions, _ = embedder(only("elements"), (FRAMES, SIDE, SIDE), 2)
+    _, positions, _ = embedder(only("elements"), (FRAMES, SIDE, SIDE))
     assert positions[:, 0].tolist() == [FRAMES, FRAMES, FRAMES + 1, FRAMES + 1]
     assert positions[:, 2].tolist() == [0, 1, 0, 1]
 
@@ -286,6 +297,35 @@ def test_attention_costs_the_pairs_of_tokens_that_take_part(awake_model: Build) 
     assert _attention_flops(sparse, sparse.listen(depth, VIDEO)) == num**2 + num * kept
 
 
+def test_a_context_can_be_decoupled_only_where_no_token_depends_on_another() -> None:
+    sizes: dict[str, Any] = {"num_experts": 4, "decoupled_context": True, "conditions": KINDS}
+    VideoDiTConfig(**sizes, mixture="token_choice")
+    for mixture in ("diffmoe", "expert_choice"):
+        with pytest.raises(ValueError, match=f"decoupled_context needs .*token_choice', got '{mixture}'"):
+            VideoDiTConfig(**sizes, mixture=mixture)
+
+
+def test_a_block_learns_to_choose_the_token_that_tells_something() -> None:
+    """Of four pictures one has the colour of the target and the others are always the same; a quarter may speak."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"conditions": ("elements",), "context_keep_ratio": 0.25, "decoupled_context": True}
+    model = VideoDiT(num_layers=1, num_heads=2, head_dim=32, text_dim=8, **sizes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    noise, t, told = random(1, 3, 1, 4, 4).expand(8, -1, -1, -1, -1), torch.ones(8), 2
+    for step in range(150):
+        colour = random(8, 3, 1, 1, seed=step)
+        elements = torch.zeros(8, 4, 3, 4, 4)
+        elements[:, told] = colour
+        x0 = colour[:, :, None].expand_as(noise).contiguous()
+        velocity = model(noise, t, torch.zeros(8, 0, 8), conditions=Conditions(elements=elements))
+        optimizer.zero_grad()
+        flow_matching_loss(velocity, x0, noise).mean().backward()
+        optimizer.step()
+    context, block = model._context(Conditions(elements=elements), noise), model.blocks[0]
+    scores = block.score(block.norm_attention(context.tokens))[..., 0]
+    assert bool((scores.argmax(1) == told).all())
+
+
 # What does not fit is named
 
 
@@ -304,22 +344,32 @@ def test_attention_costs_the_pairs_of_tokens_that_take_part(awake_model: Build) 
         ({"style": random(1, 3, 4, 4)}, r"style must be 2 samples .* got \[1, 3, 4, 4\]"),
         (
             {"present": {"depth": torch.ones(3, dtype=torch.bool)}},
-            r"present\['depth'\] must be shaped \[2\], got \[3\]",
+            r"present\['depth'\] must be shaped \[2\] of torch.bool, got \[3\]",
         ),
+        ({"present": {"depth": torch.ones(2)}}, r"must be shaped \[2\] of torch.bool, got \[2\] of torch.float32"),
+        ({"style": random(2, 3)}, r"style must be pictures of 2 samples, got \[2, 3\]"),
+        ({"style": torch.full((2, 3, 4, 4), torch.nan)}, "style must be finite, got nan"),
+        ({"source_mask": torch.full((2, FRAMES, SIDE, SIDE), 255.0)}, r"source_mask must lie in \[0, 1\], got 255.0"),
         ({"depth": None, "present": {"depth": torch.ones(2, dtype=torch.bool)}}, "present names 'depth', which is not"),
     ],
 )
 def test_a_condition_that_does_not_fit_is_named(
     unchecked: None, awake_model: Build, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"Conditions: {message}"):
+    with pytest.raises(ValueError, match=rf"Conditions: .*{message}"):
         awake_model(conditions=KINDS)(VIDEO, TIME, TEXT, conditions=Conditions(**(EVERYTHING | change)))
+
+
+@pytest.mark.parametrize("given", [{"source_mask": EVERYTHING["source_mask"]}, {"present": {"style": THERE}}])
+def test_a_pair_or_a_presence_alone_is_refused(awake_model: Build, given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"source_mask alone|present names 'style', which is not given"):
+        awake_model(conditions=KINDS)(VIDEO, TIME, TEXT, conditions=Conditions(**given))
 
 
 def test_a_kind_that_the_model_does_not_know_is_refused(awake_model: Build) -> None:
     with pytest.raises(ValueError, match=r"this model knows \['depth'\], got \['camera'\]"):
         awake_model(conditions=("depth",))(VIDEO, TIME, TEXT, conditions=only("camera"))
-    with pytest.raises(ValueError, match=r"this model knows no conditions, got \['camera'\]"):
+    with pytest.raises(ValueError, match=r"this model knows \[\], got \['camera'\]"):
         awake_model()(VIDEO, TIME, TEXT, conditions=only("camera"))
 
 
@@ -335,5 +385,5 @@ def test_metrics_and_rates_that_do_not_fit_are_named(awake_model: Build) -> None
 def test_what_was_heard_for_another_size_is_refused(awake_model: Build) -> None:
     model = awake_model(conditions=KINDS, decoupled_context=True)
     heard = model.listen(ALL, VIDEO)
-    with pytest.raises(ValueError, match=r"conditions were heard for \(3, 8, 8\), got \(2, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"heard for \[B, F, H, W\] of \[2, 3, 8, 8\], got \[2, 2, 8, 8\]"):
         model(VIDEO[:, :, :2], TIME, TEXT, conditions=heard)

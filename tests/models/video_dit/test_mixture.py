@@ -98,3 +98,12 @@ def test_a_saved_model_keeps_its_thresholds(awake_model: Build, tmp_path: object
     again = VideoDiT.from_pretrained(tmp_path)
     assert again.mixtures[0].thresholds.tolist() == [0.25, 0.75]
     assert torch.equal(again.eval()(VIDEO, TIME, TEXT), model(VIDEO, TIME, TEXT))
+
+
+def test_thresholds_stay_exact_where_weights_are_loaded_in_low_precision(awake_model: Build, tmp_path: object) -> None:
+    model = awake_model(num_experts=2)
+    model.mixtures[0].thresholds.fill_(0.3)
+    model.save_pretrained(tmp_path)
+    small = VideoDiT.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert small.dtype == torch.bfloat16
+    assert torch.equal(small.mixtures[0].thresholds, model.mixtures[0].thresholds)
