@@ -182,3 +182,23 @@ def test_a_tiny_model_learns_the_ability_and_a_swapped_condition_makes_the_other
     assert float(pupil.errors(ALL).diagonal().mean()) < 0.1 * mean_predictor
     swapped = ALL.roll(1)
     assert bool((pupil.errors(swapped).argmin(1) == swapped).all())
+
+
+def test_told_to_move_more_a_model_moves_more_from_the_same_noise() -> None:
+    """Half of the clips stand still and say so by their score (Koala-36M, arXiv 2410.08260)."""
+    moving = videos([draw(seed) for seed in SEEDS])
+    still = moving[:, :, :1].expand_as(moving)
+    x0, noise, t = torch.cat((moving, still)), random(1, *moving.shape[1:]), torch.ones(2 * BATCH)
+    score = torch.tensor([1.0] * BATCH + [0.0] * BATCH)
+    torch.manual_seed(0)
+    model = VideoDiT(num_layers=2, num_heads=2, head_dim=32, metrics=("motion",))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    text, start = torch.zeros(2 * BATCH, 0, 64), noise.expand_as(x0)
+    for _ in range(250):
+        optimizer.zero_grad()
+        flow_matching_loss(model(start, t, text, metrics={"motion": score}), x0, start).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        made = start - model(start, t, text, metrics={"motion": score})
+    change = made.diff(dim=2).abs().flatten(1).mean(1)
+    assert float(change[0]) > 3 * float(change[BATCH])
