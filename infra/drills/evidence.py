@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from telecine.storage import Store
+from telecine.work import commits
+from telecine.work.digests import Digests
 
 _OF_RUNS = re.compile(r"runs/[^/]+/(run\.json|mlflow-[0-9a-f]{8}\.json|(tasks|waits)/[^/]+\.json)")
 _OF_WORKS = re.compile(r"(?P<work>work/[^/]+/[^/]+)/(beats/[^/]+\.json|logs/[^/]+\.log|mlflow-[0-9a-f]{8}\.json)")
@@ -20,6 +22,12 @@ def commits_in(store: Store) -> list[str]:
 def torn_commits(store: Store) -> list[str]:
     """What is wrong with which standing commit, bytes compared."""
     return [problem for path in commits_in(store) if (problem := problem_of(store, path)[0])]
+
+
+def refused_checkpoints(store: Store, digests: Digests) -> list[str]:
+    """Commits of checkpoints whose files are gone, as a reader sees it, which then moves them out of the way."""
+    paths = [path for path in commits_in(store) if "/checkpoints/" in path]
+    return [path for path in paths if commits.broken_files(store, store.read_json(path), digests)]
 
 
 def problem_of(store: Store, path: str) -> tuple[str | None, dict[str, Any] | None]:

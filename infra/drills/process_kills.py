@@ -2,8 +2,11 @@
 
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aftermath
@@ -11,7 +14,7 @@ import evidence
 import pipelines
 from deployments import Deployment, ended, make_site
 from flywheels import AIRFLOW, DAG_ID, KEPT, Flywheel
-from http_faults import await_line
+from http_faults import reach
 from leaks import leaks
 from places import BUCKET, SECRET_KEY, SESSION_TOKEN, ObjectServer, s3_environment, variables
 from record import Count, Trial
@@ -149,25 +152,32 @@ def _check_curable(flywheel: Flywheel, run: str, cleared: "Counter[str]") -> Non
         raise RuntimeError(f"the run {run} failed for the {cleared[run]}. time: {'; '.join(refused) or 'see its log'}")
 
 
+def _itself(attempt: "subprocess.Popen[str]", start: Callable[[], "subprocess.Popen[str]"]) -> "subprocess.Popen[str]":
+    """An attempt that runs, or one that follows it."""
+    return attempt if attempt.poll() is None else start()
+
+
 def _short(trial: Trial) -> Count:
     """The S3 server and two attempts on different machines killed in mid run, and the call repeated as Airflow does.
 
     No lease has run out when the last attempt begins: what it finds of the others may belong to the living.
     """
     site, server = make_site(trial.folder / "site"), ObjectServer(trial.folder / "objects")
-    environment = s3_environment(server.port) | {"TELECINE_STORE_RETRY_S": "10"}
+    environment = s3_environment(server.port) | {"TELECINE_STORE_RETRY_S": "60"}
     place = Deployment(trial.folder / "home", site, store_uri=f"s3://{BUCKET}/kills", environment=environment)
     place.prepare_tracker()
     trace = trial.folder / "trace"
     inputs = {"num_steps": 12, "num_items": 2, "seed": trial.seed}
     try:
         for number, (machine, at) in enumerate((("one", 4), ("two", 9))):
-            attempt = place.start_run("toy.train", inputs, machine=machine, TOY_TRACE=str(trace), TOY_STEP_S="0.2")
-            await_line(trace, f"step {at}")
+            start = partial(
+                place.start_run, "toy.train", inputs, machine=machine, TOY_TRACE=str(trace), TOY_STEP_S="0.2"
+            )
+            attempt = reach(start, trace, f"step {at}")
             if number == 0:
                 server.restart(0.5)
                 trial.progress(1, 3)
-                await_line(trace, "step 6")
+                attempt = reach(partial(_itself, attempt, start), trace, "step 6")
             attempt.send_signal(signal.SIGKILL)
             ended(attempt)
             trial.progress(number + 2, 3)

@@ -20,7 +20,19 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from deployment import REPOSITORY, Laptop, end_group, guarded, handle_of, is_alive, laptop, pid_of, prepare, put
+from deployment import (
+    REPOSITORY,
+    Laptop,
+    database_uri,
+    end_group,
+    guarded,
+    handle_of,
+    is_alive,
+    laptop,
+    pid_of,
+    prepare,
+    put,
+)
 from pages import serve_tracker
 from telecine import engines, provenance, slugs
 from telecine.errors import InputError, RetryLater
@@ -91,7 +103,7 @@ def _database(place: Laptop, run: str) -> Iterator[dict[str, str]]:
             copy = place.airflow_home / f"airflow-{run}.db"
             try:
                 _copy_database(place.airflow_home / "airflow.db", copy)
-                yield {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{copy}"}
+                yield {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_uri(copy)}
             finally:
                 copy.unlink(missing_ok=True)
         else:

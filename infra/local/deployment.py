@@ -86,6 +86,7 @@ class Laptop:
             "API__WORKERS": "1",
             "API_AUTH__JWT_SECRET": self.keys["jwt"],
             "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+            "DATABASE__SQL_ALCHEMY_CONN": database_uri(self.airflow_home / "airflow.db"),
             "USAGE_DATA_COLLECTION__ENABLED": "False",
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -95,6 +96,11 @@ class Laptop:
             mine |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": self.keys["mlflow_password"]}
         mine |= {f"AIRFLOW__{name}": value for name, value in settings_of_airflow.items()}
         return {**os.environ, **self.here.environment(), **mine}
+
+
+def database_uri(path: Path) -> str:
+    """A database of Airflow's: its processes wait a minute for each other's writes, not SQLAlchemy's five seconds."""
+    return f"sqlite:///{path}?timeout=60"
 
 
 def laptop() -> Laptop:

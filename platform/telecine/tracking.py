@@ -285,7 +285,12 @@ def _claimed(client: "MlflowClient", store: Store, path: str, experiment: str, t
         if standing is not None and store.read_json(path) == standing:  # else somebody has already replaced it
             store.delete(path)
         made = client.create_run(experiment, tags=dict(tags)).info.run_id
-        if not store.create(path, to_json({"run_id": made})) and (store.read_json(path) or {}).get("run_id") != made:
+        try:
+            won = store.create(path, to_json({"run_id": made})) or store.read_json(path) == {"run_id": made}
+        except BaseException:
+            client.delete_run(made)  # nobody would ever end it; a claim that was stored all the same is replaced later
+            raise
+        if not won:
             client.delete_run(made)
     return str(standing["run_id"])
 

@@ -115,6 +115,20 @@ def test_points_of_attempts_that_never_led_reach_mlflow_through_the_checkpoints(
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == list(range(1, 9))
 
 
+class _Away(Store):
+    """A store that goes away as somebody claims."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        raise RetryLater("not reachable")
+
+
+def test_a_run_that_nobody_could_claim_is_taken_back(deployment: settings.Settings) -> None:
+    client = tracking.connect(deployment)
+    with pytest.raises(RetryLater):
+        tracking._claimed(client, _Away(deployment.store_uri), path="claim.json", experiment="0", tags={})
+    assert client.search_runs(["0"]) == []
+
+
 def test_a_claim_on_a_run_that_is_gone_is_replaced_once(deployment: settings.Settings) -> None:
     client = tracking.connect(deployment)
     stale = client.create_run("0").info.run_id
