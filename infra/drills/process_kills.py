@@ -34,7 +34,7 @@ SETTLED_STEPS = range(1, 5)
 """Of the short drill: what checkpoints held before the first kill at the latest."""
 TIMEOUT_S = 900.0
 PARAMS: dict[str, Any] = {
-    "render_num_films": 2,
+    "render_num_films": 4,
     "render_num_frames": 48,
     **{f"train_{name}": value for name, value in pipelines.TRAINING.items()},
     "train_num_steps": 40,
