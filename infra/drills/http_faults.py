@@ -48,10 +48,7 @@ def s3_faults(trial: Trial) -> Count:
     run = pipelines.run_toy if trial.size == "short" else pipelines.run_all
     names = SHORT if trial.size == "short" else tuple(PLANS)
     proxy = FaultProxy(server.port, trial.seed)
-    lost: list[str] = []
-    doubled: list[str] = []
-    torn: list[str] = []
-    revived: list[str] = []
+    problems: dict[str, list[str]] = {kind: [] for kind in ("lost", "doubled", "torn", "revived")}
     injected = recovered = retries = 0
 
     def place(name: str) -> Deployment:
@@ -71,20 +68,19 @@ def s3_faults(trial: Trial) -> Count:
                 steps, tried = run(here, trial.seed)
             except pipelines.Broke as broke:
                 steps, tried = {}, 0
-                lost.append(f"lost: {name}: {broke}")
+                problems["lost"].append(f"lost: {name}: {broke}")
             proxy.plan = Plan()
             done = proxy.injected.total() - before
             injected, retries = injected + done, retries + tried
             if steps:
                 found = _judge(here, server, steps, expected, late="doubled_late" in PLANS[name].rates)
-                revived += found.pop("revived")
                 if PLANS[name].skew:
                     proxy.plan = Plan(skew=PLANS[name].skew)
                     found["lost"] += _race_and_collect(here, server, trial.folder / f"{name} trace", trial.seed + 1)
                     proxy.plan = Plan()
-                for kind, problems in (("lost", lost), ("doubled", doubled), ("torn", torn)):
-                    problems += [f"{kind}: {name}: {problem}" for problem in found[kind]]
-                recovered += 0 if any(found.values()) else done
+                for kind, them in found.items():
+                    problems[kind] += [f"{kind}: {name}: {problem}" for problem in them]
+                recovered += 0 if found["lost"] or found["doubled"] or found["torn"] else done
             trial.progress(index + 1, len(names))
     finally:
         proxy.close()
@@ -92,13 +88,11 @@ def s3_faults(trial: Trial) -> Count:
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(proxy.injected.items()))
     return Count(
         what=f"the pipeline through a fault proxy, {len(names)} mixtures of faults, {retries} calls repeated: {kinds}; "
-        f"{len(revived)} records of pruned checkpoints made again by late copies, which every reader refuses",
+        f"{len(problems.pop('revived'))} records of pruned checkpoints made again by late copies, which readers refuse",
         injected=injected,
-        lost=len(lost),
-        doubled=len(doubled),
-        torn=len(torn),
         recovered=recovered,
-        findings=(*lost, *doubled, *torn),
+        findings=tuple(finding for them in problems.values() for finding in them),
+        **{kind: len(them) for kind, them in problems.items()},
     )
 
 
