@@ -103,7 +103,8 @@ def _doubles(flywheel: Flywheel, index: int, document: dict[str, Any]) -> list[s
 
 def _calm_digests(calm: Deployment, params: dict[str, Any], seed: int) -> dict[str, dict[str, str]]:
     """Digests of the same flywheel from a shell, with nothing killed."""
-    steps, _ = pipelines.run_pipeline(calm, seed, num_steps=params["train_num_steps"])
+    sizes = {"num_steps": params["train_num_steps"], "num_films": params["render_num_films"]}
+    steps, _ = pipelines.run_pipeline(calm, seed, **sizes)
     model = steps["pretrain.train"]["outputs"]["model_uri"]
     sampling = {name.removeprefix("sample_"): value for name, value in params.items() if name.startswith("sample_")}
     sampled = calm.run("evaluate.sample", {"model_uri": model, **sampling})

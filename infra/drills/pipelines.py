@@ -11,7 +11,9 @@ class Broke(Exception):
     """A step ended otherwise than with a result."""
 
 
-def run_pipeline(place: Deployment, seed: int, num_steps: int = 6) -> tuple[dict[str, dict[str, Any]], int]:
+def run_pipeline(
+    place: Deployment, seed: int, num_steps: int = 6, num_films: int = 2
+) -> tuple[dict[str, dict[str, Any]], int]:
     """Result document of each step, and how often one had to be called again after an exit code of 75."""
     steps: dict[str, dict[str, Any]] = {}
     retries = 0
@@ -24,7 +26,7 @@ def run_pipeline(place: Deployment, seed: int, num_steps: int = 6) -> tuple[dict
         outputs: dict[str, Any] = steps[name]["outputs"]
         return outputs
 
-    videos = step("backlot.render", num_films=2, num_frames=48, seed=seed)["videos_uri"]
+    videos = step("backlot.render", num_films=num_films, num_frames=48, seed=seed)["videos_uri"]
     clips = step("curate.split", videos_uri=videos)["clips_uri"]
     kept = step("curate.filter", clips_uri=clips)["clips_uri"]
     dataset = step("curate.encode", clips_uri=kept, videos_uri=videos)["dataset_uri"]
