@@ -70,7 +70,8 @@ def demo(videos: str, conf_text: str) -> int:
 def _run_dag(place: Laptop, request: dict[str, Any], conf: dict[str, Any], log: Path) -> bool:
     """Run the DAG in an Airflow of its own and show each task as it goes; returns whether it ended well."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = ["airflow", "dags", "test", DAG_ID, request["logical_date"], "--conf", json.dumps(conf)]
+    airflow = [sys.executable, "-P", str(Path(__file__).with_name("run_airflow.py"))]
+    command = [*airflow, "dags", "test", DAG_ID, request["logical_date"], "--conf", json.dumps(conf)]
     with _database(place, request["run"]) as database, log.open("a") as output:
         # Asking git takes each component as long as all of a small one's work.
         mine = {"TELECINE_RUN": request["run"], "TELECINE_GIT_COMMIT": provenance.git_commit()}
