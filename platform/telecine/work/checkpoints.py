@@ -1,14 +1,19 @@
 """Checkpoints: states of one piece of work from which any attempt at it can go on."""
 
 import dataclasses
+import math
 import shutil
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from telecine.storage import Store
 from telecine.work import commits
 from telecine.work.digests import Digests
+from telecine.work.retention import Keep
+
+Write = Callable[[Path], Mapping[str, str] | None]
+"""Fills a folder, and may return the SHA-256 of files in it by relative name, taken while they were written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +75,12 @@ class Checkpoints:
             commits.quarantine(self._store, path, record)
         return None
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Commit what ``write`` puts into a folder; nothing to do where the step already has a commit."""
+    def save(self, step: int, write: Write, *, score: float | None = None) -> None:
+        """Commit what ``write`` puts into a folder; nothing to do where the step already has a commit.
+
+        Args:
+            score: how good the state is, lower is better, for :meth:`prune`; one that is not finite counts as none.
+        """
         path = f"{self._root}/{step:08d}/commit.json"
         if self._superseded() or self._store.head(path) is not None:
             return
@@ -79,17 +88,31 @@ class Checkpoints:
         folder = self._store.local(prefix) or self._scratch / f"checkpoint-{step}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write(folder)
+        for name, sha256 in (write(folder) or {}).items():
+            self._digests.remember(folder / name, sha256)
         files = commits.describe_files(folder, prefix, self._digests)
         commits.upload_files(self._store, folder, prefix, files)
+        if self._store.local(prefix) is None:
+            shutil.rmtree(folder)  # the scratch folder would hold every checkpoint of the run at once
         record = {"attempt": self._attempt, "step": step, "folder": prefix, "files": files}
+        if score is not None and math.isfinite(score):
+            record["score"] = score
         commits.publish(self._store, path, record | {"unsettled": self._before_commit()})
 
-    def prune(self, keep: int) -> None:
-        """Remove all but the newest ``keep``; the commit goes first, so that no reader meets half a checkpoint."""
+    def prune(self, keep: int | Keep) -> None:
+        """Remove all but the newest ``keep``, or what a policy lets go.
+
+        The commit goes first, so that no reader meets half a checkpoint.
+        """
+        policy = Keep(last=keep) if isinstance(keep, int) else keep
         steps = [] if self._superseded() or self._rivals() else self.steps()
-        for step in steps[: max(len(steps) - keep, 0)]:
+        stay = policy.of(steps, self._scores(steps) if policy.best else {})
+        for step in (step for step in steps if step not in stay):
             commits.remove_folder(self._store, f"{self._root}/{step:08d}")
+
+    def _scores(self, steps: Sequence[int]) -> dict[int, float]:
+        records = {step: commits.read(self._store, f"{self._root}/{step:08d}/commit.json") for step in steps}
+        return {step: float(record["score"]) for step, record in records.items() if record and "score" in record}
 
     def clear(self) -> None:
         """Remove every checkpoint, for work that is redone by force."""

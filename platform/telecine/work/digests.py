@@ -11,6 +11,7 @@ from typing import Any
 
 _SCHEMA = """create table if not exists digests (
     path text primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text)"""
+_REMEMBER = "insert or replace into digests values (?,?,?,?,?,?)"
 _lock = threading.Lock()
 _PATIENCE_S, _PAUSE_S = 60.0, 0.02
 
@@ -30,16 +31,19 @@ class Digests:
 
     def file(self, path: Path) -> str:
         """SHA-256 of a file's bytes, hexadecimal."""
-        name, stat = str(path.absolute()), path.stat()
-        state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        name, *state = _state(path)
         query = "select sha256 from digests where path=? and size=? and mtime_ns=? and ctime_ns=? and inode=?"
         row = self._ask(query, name, *state)
         if row:
             return str(row[0])
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._ask("insert or replace into digests values (?,?,?,?,?,?)", name, *state, digest)
+        self._ask(_REMEMBER, name, *state, digest)
         return digest
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Take the digest of a file from whoever has just written it, so that its bytes are not read again."""
+        self._ask(_REMEMBER, *_state(path), sha256)
 
     def _ask(self, statement: str, *values: Any) -> Any:
         """The first row of an answer.
@@ -62,6 +66,12 @@ class Digests:
         if path.is_file():
             return self.file(path)
         return combine((str(file.relative_to(path)), self.file(file)) for file in files_below(path))
+
+
+def _state(path: Path) -> tuple[str, int, int, int, int]:
+    """A file's absolute name, and what changes with its bytes."""
+    stat = path.stat()
+    return str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def combine(named: Iterable[tuple[str, str]]) -> str:

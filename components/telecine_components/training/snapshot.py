@@ -1,0 +1,102 @@
+"""Tensors copied into memory that already has the layout of a safetensors file, so that writing one is one stream.
+
+The layout is that of https://github.com/huggingface/safetensors: eight bytes of header length, little-endian; a JSON
+header padded with spaces to a multiple of eight bytes; the tensors' bytes, larger elements first, then by name. For
+equal tensors the bytes are those of ``safetensors.torch.save_file``.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from telecine.errors import InputError
+
+CHUNK_BYTES = 4 * 2**20
+"""Written and hashed in turn: what was just written is still in the caches."""
+_NAMES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+"""In the order in which the format ranks them; the last ones come first in a file."""
+_RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
+
+
+class Snapshot:
+    """One file's worth of tensors. Its memory is used again as long as names, shapes and types stay the same."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._places: dict[str, Tensor] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return len(self._bytes)
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors as they are now; those of a GPU are only on their way when this returns.
+
+        Raises:
+            InputError: for a tensor of a type that the file format has no name for.
+        """
+        header, offsets = _layout(tensors)
+        if header != self._header:
+            self._allocate(header, offsets, tensors)
+        with torch.no_grad():
+            for name, place in self._places.items():
+                place.copy_(tensors[name], non_blocking=True)
+
+    def write(self, path: Path) -> str:
+        """Write the file and return the SHA-256 of its bytes."""
+        digest, view = hashlib.sha256(), self._bytes.numpy().data
+        with path.open("wb", buffering=0) as stream:
+            for start in range(0, len(view), CHUNK_BYTES):
+                chunk = view[start : start + CHUNK_BYTES]
+                written = 0
+                while written < len(chunk):  # a file may take less than it was given
+                    written += stream.write(chunk[written:])
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def _allocate(self, header: bytes, offsets: dict[str, int], tensors: Mapping[str, Tensor]) -> None:
+        size = len(header) + sum(tensor.nbytes for tensor in tensors.values())
+        pinned = any(tensor.is_cuda for tensor in tensors.values())
+        self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        self._bytes[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+        self._places = {}
+        for name, offset in offsets.items():
+            tensor, start = tensors[name], len(header) + offset
+            part = self._bytes[start : start + tensor.nbytes]
+            self._places[name] = part.view(tensor.dtype).view(tensor.shape)
+        self._header = header
+
+
+def _layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
+    """The header, length and padding included, and where after it each tensor begins."""
+    odd = [name for name, tensor in tensors.items() if tensor.dtype not in _NAMES]
+    if odd:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _NAMES)
+        raise InputError(f"tensor {odd[0]} is of {tensors[odd[0]].dtype}, a checkpoint holds {known}; convert it")
+    entries, offsets, end = {}, {}, 0
+    for name in sorted(tensors, key=lambda name: (-_RANKS[tensors[name].dtype], name)):
+        tensor = tensors[name]
+        start, end = end, end + tensor.nbytes
+        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        offsets[name] = start
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, offsets
