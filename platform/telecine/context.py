@@ -11,7 +11,7 @@ from typing import Any
 
 from telecine.storage import Store
 from telecine.tracking import RunTracker
-from telecine.work import address, items, runs, sources
+from telecine.work import address, attempts, items, runs, sources
 from telecine.work.attempts import Attempt
 from telecine.work.checkpoints import Checkpoint, Checkpoints
 from telecine.work.digests import Digests
@@ -106,6 +106,23 @@ class Context:
         state.advance(done, total, values)
         self._attempt.log.progress(done, total, values)
         self._bar.show(self.component, done, total, state.eta_s, values)
+
+    def tell_ledger(self, document: Callable[[], dict[str, Any]]) -> None:
+        """Have every heartbeat write what this returns, where the time went; it is called in another thread."""
+        self._attempt.ledger = document
+
+    def save_state(self) -> None:
+        """Write the heartbeat, the ledger and the log at once, before the process is ended the hard way."""
+        self._attempt.beat()
+        self._attempt.log.save()
+
+    def attempt_state(self) -> dict[str, Any]:
+        """Who runs this attempt and where, and when it was submitted, placed and started, in seconds or None."""
+        return self._attempt.born
+
+    def earlier_attempts(self) -> list[dict[str, Any]]:
+        """Last states, ledgers included, of the attempts that this one goes on from, the oldest first."""
+        return attempts.earlier(self.store, f"work/{self.component}/{self.key}", self.attempt)
 
     def producer(self, uri: str) -> dict[str, Any]:
         """Commit record of the work that made an artifact of this store; empty for anything else."""

@@ -21,7 +21,7 @@ from telecine.errors import InputError, RetryLater, TelecineError
 from telecine.redaction import mask
 from telecine.settings import Settings
 from telecine.storage import Store
-from telecine.work import address, commits, explain, runs, source
+from telecine.work import address, beginning, commits, explain, runs, source
 from telecine.work.address import Address
 from telecine.work.attempts import Attempt
 from telecine.work.checkpoints import Checkpoints
@@ -151,7 +151,15 @@ def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Dig
     def superseded() -> bool:
         return not call.force and store.head(where.commit_path) is not None
 
-    lease = Attempt(store, where.prefix, run=call.run, task=call.task, superseded=superseded)
+    lease = Attempt(
+        store,
+        where.prefix,
+        run=call.run,
+        task=call.task,
+        superseded=superseded,
+        beginning=beginning.of_attempt(store, where.prefix, run=call.run, task=call.task),
+        forced=call.force,
+    )
     with lease as attempt, _scratch() as scratch:
         log.info("event=start component=%s key=%s reason=%r", where.component, where.key, reason)
         _point(call, store, where, "running", reason, attempt=attempt.id)

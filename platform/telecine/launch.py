@@ -12,6 +12,8 @@ from telecine.component import Component
 from telecine.settings import Settings
 
 INPUTS = "TELECINE_INPUTS"
+SUBMITTED, PLACED = "TELECINE_SUBMITTED", "TELECINE_PLACED"
+"""When a runner was asked for the work, and when it had a machine for it, in seconds since the epoch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,15 @@ def beating(store: Store, *, age_s: float = 0.0, **values: Any) -> None:
     point(store, attempt=attempt.id)
 
 
+def accounted(store: Store, attempt: attempts.Attempt, **values: Any) -> None:
+    """An attempt that keeps a ledger: a minute, two thirds of it productive."""
+    total = {"productive": 40.0, "data_wait": 12.0, "init": 7.6, "queue": 0.4, "image": 0.0}
+    document = {"total": total, "productive_ratio": 40 / 60, "cause": "data_wait", "cause_s": 3.2, "step": 3}
+    attempt.ledger = lambda: document | values
+    attempt.beat()
+    point(store, attempt=attempt.id)
+
+
 def told(store: Store) -> tuple[str, str]:
     """State and detail, which the report that a person reads holds, too."""
     report = status.of(store, "r")
@@ -64,6 +73,18 @@ def test_a_process_that_is_there_and_says_nothing_is_silent_not_dead(store: Stor
     state, detail = told(store)
     assert state == "silent"
     assert re.fullmatch(rf"3/4 \(75%\); no heartbeat for 20 s from pid {os.getpid()} on \S+", detail), detail
+
+
+def test_a_living_attempt_is_told_with_where_its_time_goes(store: Store) -> None:
+    attempt = attempts.Attempt(store, WORK, run="r", task="toy.work", superseded=lambda: False)
+    accounted(store, attempt)
+    wanted = "no progress told yet; goodput 67% (data_wait 20%, init 13%); in data_wait for 3 s  heartbeat 0 s ago"
+    assert told(store) == ("running", wanted)
+    assert status.of(store, "r")["tasks"][0]["ledger"]["total"]["productive"] == 40.0
+    accounted(store, attempt, total={"productive": 60.0, "init": 0.1}, productive_ratio=0.998, cause=None)
+    assert told(store) == ("running", "no progress told yet; goodput 100%  heartbeat 0 s ago")
+    accounted(store, attempt, total={"productive": 0.0}, productive_ratio=0.0, cause="init")
+    assert "; goodput 0%; in init for 3 s" in told(store)[1]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def run_metrics(view: View) -> Iterator["Metric"]:
     yield _gauge("telecine_attempt_eta_seconds", "Time left at the mean speed of this attempt.", eta)
     age = [(who, one.age_s) for who, one in each]
     yield _gauge("telecine_attempt_heartbeat_age_seconds", "Time since the attempt last said that it lives.", age)
+    yield from _goodput(each)
     yield from _values(each)
     yield _gauge("telecine_attempts_living", "Attempts at work.", [({}, float(len(each) + view.num_hidden))])
     lost = "Tasks that say they are running and whose attempt is dead."
@@ -202,6 +203,17 @@ def _values(each: list[tuple[dict[str, str], Living]]) -> Iterator["Metric"]:
             rows.setdefault(name, []).append((who, value))
     for name in sorted(set(rows) - _OWN)[:MAX_VALUES]:
         yield _gauge(name, "Last value that the attempt gave with its progress.", rows[name])
+
+
+def _goodput(each: list[tuple[dict[str, str], Living]]) -> Iterator["Metric"]:
+    """Where the time of living attempts went; gauges, because a rollback moves productive time to lost work."""
+    spent = [(who | {"cause": cause}, seconds) for who, one in each for cause, seconds in one.causes_s.items()]
+    yield _gauge("telecine_goodput_seconds", "Time by cause since the work was asked for, over all attempts.", spent)
+    sums = [(who, one.causes_s.get("productive", 0.0), sum(one.causes_s.values())) for who, one in each]
+    ratios = [(who, productive / whole) for who, productive, whole in sums if whole]
+    yield _gauge("telecine_goodput_ratio", "Share of that time which went into steps that count.", ratios)
+    now = [(who | {"cause": one.cause}, 1.0) for who, one in each if one.cause]
+    yield _gauge("telecine_goodput_cause", "1 for what the attempt spends its time on.", now)
 
 
 _OWN = frozenset(

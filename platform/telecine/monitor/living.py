@@ -19,18 +19,28 @@ FRESH_S = 5.0
 """A scrape within this time of another is answered from memory."""
 MAX_LIVING = 200
 """Attempts shown at once, the newest first: each makes series of its own."""
+MAX_CAUSES = 16
+"""Causes shown of an attempt's ledger; a trainer has thirteen."""
 NUM_READERS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Living:
-    """One attempt at work. ``age_s``: seconds since its last heartbeat, on the store's clock."""
+    """One attempt at work.
+
+    Attributes:
+        age_s: seconds since its last heartbeat, on the store's clock.
+        causes_s: seconds by cause of its ledger, earlier attempts at the same work included; empty where it has none.
+        cause: what it spends its time on.
+    """
 
     run: str
     task: str
     component: str
     progress: attempts.Progress
     age_s: float
+    causes_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    cause: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,10 +115,15 @@ class Watch:
         state = attempts.state(self._store, prefix, str(pointer.attempt))
         if state is None or not attempts.is_alive(state):
             return None
-        progress = attempts.Progress(**state["progress"])
-        run = path.split("/")[1]
+        ledger = state.get("ledger") or {}
         return Living(
-            run=run, task=pointer.task, component=pointer.component, progress=progress, age_s=float(state["age_s"])
+            run=path.split("/")[1],
+            task=pointer.task,
+            component=pointer.component,
+            progress=attempts.Progress(**state["progress"]),
+            age_s=float(state["age_s"]),
+            causes_s=dict(sorted(ledger.get("total", {}).items())[:MAX_CAUSES]),
+            cause=ledger.get("cause"),
         )
 
     def _tag(self, path: str) -> str | None:

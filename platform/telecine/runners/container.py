@@ -18,13 +18,14 @@ import os
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from telecine import config, engines, images
 from telecine.engines import Engine
 from telecine.errors import RetryLater
-from telecine.launch import Launch
+from telecine.launch import PLACED, SUBMITTED, Launch
 from telecine.runners.mounts import Mounts
 from telecine.runners.process import STOP_GRACE_S, Child
 
@@ -194,7 +195,9 @@ def command(launch: Launch, engine: Engine | None = None) -> list[str]:
 
 def _variables(launch: Launch) -> dict[str, str]:
     """What the component reads beside its argv; its paths are absolute, because the container has no folder of ours."""
-    return _with_absolute_paths(launch).variables() | {"TELECINE_LEASH": "stdin"}
+    # This machine is the place: from now until the component's process runs, the engine makes a container.
+    times = dict.fromkeys((SUBMITTED, PLACED), repr(time.time()))
+    return _with_absolute_paths(launch).variables() | times | {"TELECINE_LEASH": "stdin"}
 
 
 def _user(engine: Engine) -> list[str]:

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 
-from telecine.launch import Launch
+from telecine.launch import SUBMITTED, Launch
 
 STOP_GRACE_S = 30.0
 """How long a stopped component may take to save before it is killed."""
@@ -31,10 +32,10 @@ class Child(subprocess.Popen[str]):
 
 def start(launch: Launch) -> Child:
     """Start the component."""
-    variables = os.environ | launch.variables() | {"TELECINE_PARENT_PID": str(os.getpid())}
+    started_by = {"TELECINE_PARENT_PID": str(os.getpid()), SUBMITTED: repr(time.time())}
     return Child(
         [sys.executable, "-P", "-m", "telecine.cli", *launch.argv()[1:]],
-        env=variables,
+        env=os.environ | launch.variables() | started_by,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

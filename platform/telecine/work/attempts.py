@@ -59,14 +59,44 @@ class Progress:
         return (time.time() - self.started) / fresh * (self.total - self.done) if fresh else None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """Seconds since the epoch; None where nobody said.
+
+    Attributes:
+        started: when the process began, its imports before it.
+        submitted: when the work was asked for.
+        placed: when a machine was found, and began to get an image and to make a container of it.
+    """
+
+    started: float
+    submitted: float | None = None
+    placed: float | None = None
+
+
 class Attempt:
     """One attempt's folder, and the thread that keeps its lease.
 
     Args:
         superseded: called at each beat; once it returns True the attempt's ``stop`` event is set.
+        beginning: when it was asked for and began; this moment where that is not given.
+        forced: it redoes the work, so that what was done before is no part of it.
+
+    Attributes:
+        ledger: gives the document that each beat writes as ``ledger``; called in the heartbeat's thread.
     """
 
-    def __init__(self, store: Store, work_prefix: str, *, run: str, task: str, superseded: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        work_prefix: str,
+        *,
+        run: str,
+        task: str,
+        superseded: Callable[[], bool],
+        beginning: Beginning | None = None,
+        forced: bool = False,
+    ) -> None:
         self.id = new_id()
         self.prefix = f"{work_prefix}/attempts/{self.id}"
         self._work_prefix = work_prefix
@@ -76,8 +106,10 @@ class Attempt:
         self._store = store
         self.superseded = superseded
         self.log = AttemptLog(store, f"{work_prefix}/logs/{self.id}.log")
-        self._born = {"attempt": self.id, "run": run, "task": task, "host": socket.gethostname(), "pid": os.getpid()}
-        self._born |= {"boot": boot_id(), "birth": birth(os.getpid())}
+        self._born: dict[str, Any] = {"attempt": self.id, "run": run, "task": task, "forced": forced}
+        self._born |= {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id(), "birth": birth(os.getpid())}
+        self._born |= dataclasses.asdict(beginning or Beginning(started=time.time()))
+        self.ledger: Callable[[], dict[str, Any]] | None = None
         self._beaten, self._longest_sleep_s = time.time(), 0.0
         self._closing = threading.Event()
         self._beat_s = BEAT_S["local" if store.root is not None else "remote"]
@@ -101,6 +133,11 @@ class Attempt:
         if self._longest_sleep_s > GRACE_S / 2:
             raise RetryLater(f"the process was stopped for {self._longest_sleep_s / 3600:.0f} h; call again to go on")
 
+    @property
+    def born(self) -> dict[str, Any]:
+        """What its state says from the first beat on: who runs it where, and the times of :class:`Beginning`."""
+        return dict(self._born)
+
     def rivals(self) -> set[str]:
         """Other attempts at the same work that live."""
         return {s["attempt"] for s in states(self._store, self._work_prefix) if is_alive(s)} - {self.id}
@@ -110,7 +147,8 @@ class Attempt:
         now = time.time()
         self._longest_sleep_s = max(self._longest_sleep_s, now - self._beaten)
         self._beaten = now
-        state = self._born | {"beat": now, "progress": dataclasses.asdict(self.progress)} | more
+        told = {"ledger": self.ledger()} if self.ledger else {}
+        state = self._born | {"beat": now, "progress": dataclasses.asdict(self.progress)} | told | more
         self._store.write_json(self.state_path, state)
 
     def _keep_beating(self) -> None:
@@ -136,6 +174,19 @@ def states(store: Store, work_prefix: str) -> list[dict[str, Any]]:
     found = [(entry, store.read_json(entry.path)) for entry in store.entries(f"{work_prefix}/beats")]
     now = store.now() if found else 0.0
     return [state | {"age_s": now - entry.modified.timestamp()} for entry, state in found if state]
+
+
+def earlier(store: Store, work_prefix: str, attempt: str) -> list[dict[str, Any]]:
+    """States of the attempts whose work one goes on from, in the order in which they began.
+
+    Those that redid it by force begin anew. Left out is what still lives on this machine; elsewhere one may have died
+    a moment ago, and its lease does not say.
+    """
+    told = [each for each in states(store, work_prefix) if "started" in each]
+    known = sorted(told, key=lambda each: (each["started"], each["attempt"]))
+    anew = max((index for index, each in enumerate(known) if each["forced"]), default=0)
+    before = [each for each in known[anew:] if each["attempt"] != attempt]
+    return [each for each in before if not (_is_here(each) and is_alive(each))]
 
 
 def state(store: Store, work_prefix: str, attempt: str) -> dict[str, Any] | None:
@@ -182,3 +233,11 @@ def birth(pid: int) -> int | None:
         return None
     state, *fields = text.rpartition(") ")[2].split()
     return None if state == "Z" else int(fields[18])
+
+
+def process_started() -> float:
+    """When this process began, to a hundredth of a second; this moment where the system does not say."""
+    ticks = birth(os.getpid())
+    if ticks is None:
+        return time.time()
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

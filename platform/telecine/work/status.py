@@ -11,6 +11,8 @@ from telecine.work.runs import Pointer
 from telecine.work.waits import Wait
 
 SILENT_S = 15.0
+MAX_COSTS = 3
+"""Causes that a line of goodput names beside productive time."""
 STALE_S = 300.0
 """A wait that nobody has written for so long is told with its age."""
 
@@ -43,9 +45,10 @@ def coarse(progress: dict[str, Any]) -> str:
 
 
 def _task(store: Store, pointer: Pointer, wait: Wait | None) -> dict[str, Any]:
-    state, detail, progress, age_s = pointer.decision, _settled(pointer), None, None
+    state, detail, mine = pointer.decision, _settled(pointer), None
     if pointer.decision == "running":
-        state, detail, progress, age_s = _running(store, pointer)
+        mine = attempts.state(store, f"work/{pointer.component}/{pointer.key}", str(pointer.attempt))
+        state, detail = _running(mine) if mine else ("starting", "")
     if wait is not None and state not in ("running", *runs.SETTLED):
         return _waiting(wait)
     elif pointer.decision == "failed" and pointer.exit_code == RetryLater.exit_code:
@@ -58,8 +61,9 @@ def _task(store: Store, pointer: Pointer, wait: Wait | None) -> dict[str, Any]:
         "state": state,
         "detail": detail,
         "exit_code": pointer.exit_code,
-        "progress": progress,
-        "heartbeat_age_s": None if age_s is None else round(age_s, 1),
+        "progress": mine["progress"] if mine else None,
+        "ledger": mine.get("ledger") if mine else None,
+        "heartbeat_age_s": round(float(mine["age_s"]), 1) if mine else None,
         "outputs": pointer.outputs,
         "mlflow_run_id": pointer.mlflow_run_id,
     }
@@ -79,6 +83,7 @@ def _waiting(wait: Wait) -> dict[str, Any]:
         "detail": f"{wait.reason}{on}; {wait.object}, for {_span(for_s)}{stale}",
         "exit_code": 0,
         "progress": None,
+        "ledger": None,
         "heartbeat_age_s": None,
         "outputs": None,
         "mlflow_run_id": None,
@@ -100,19 +105,29 @@ def _settled(pointer: Pointer) -> str:
     return f"{pointer.seconds:6.1f} s  {pointer.reason}"
 
 
-def _running(store: Store, pointer: Pointer) -> tuple[str, str, dict[str, Any] | None, float | None]:
-    """State, detail, progress and the age of the last heartbeat of a task whose pointer says that it runs."""
-    mine = attempts.state(store, f"work/{pointer.component}/{pointer.key}", str(pointer.attempt))
-    if mine is None:
-        return "starting", "", None, None
-    progress, age_s, who = mine["progress"], float(mine["age_s"]), f"pid {mine['pid']} on {mine['host']}"
+def _running(mine: dict[str, Any]) -> tuple[str, str]:
+    """State and detail of a task whose pointer says that it runs, by its attempt's last heartbeat."""
+    done, age_s, who = _progress(mine["progress"]), float(mine["age_s"]), f"pid {mine['pid']} on {mine['host']}"
+    done += goodput(mine.get("ledger"))
     if not attempts.is_alive(mine):
         how = "ended without saying how" if "ended" in mine else "is gone"
         again = "the same call goes on from its last checkpoint"
-        return "died", f"{_progress(progress)}; {who} {how}, last heartbeat {age_s:.0f} s ago; {again}", progress, age_s
+        return "died", f"{done}; {who} {how}, last heartbeat {age_s:.0f} s ago; {again}"
     if age_s > SILENT_S:
-        return "silent", f"{_progress(progress)}; no heartbeat for {age_s:.0f} s from {who}", progress, age_s
-    return "running", f"{_progress(progress)}  heartbeat {age_s:.0f} s ago", progress, age_s
+        return "silent", f"{done}; no heartbeat for {age_s:.0f} s from {who}"
+    return "running", f"{done}  heartbeat {age_s:.0f} s ago"
+
+
+def goodput(ledger: dict[str, Any] | None) -> str:
+    """Where the time went and goes, as a person reads it: the productive share, then what cost most."""
+    if not ledger:
+        return ""
+    total: dict[str, float] = ledger["total"]
+    whole = sum(total.values()) or 1.0
+    costs = sorted(((seconds, cause) for cause, seconds in total.items() if cause != "productive"), reverse=True)
+    worst = [f"{cause} {seconds / whole:.0%}" for seconds, cause in costs[:MAX_COSTS] if seconds >= 0.01 * whole]
+    at = f"; in {ledger['cause']} for {_span(ledger['cause_s'])}" if ledger["cause"] else ""
+    return f"; goodput {ledger['productive_ratio']:.0%}" + (f" ({', '.join(worst)})" if worst else "") + at
 
 
 def _progress(progress: dict[str, Any]) -> str:

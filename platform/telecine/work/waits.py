@@ -22,6 +22,7 @@ class Wait:
         since: when this phase was first seen, seconds since the epoch.
         at: when the job was last seen.
         node: where it runs.
+        placed: when it was first seen to have that node; None while it has none.
         pending_s: time for which it has been waiting to start, without a break.
         hopeless_s: the part of it for which nothing pointed to an end.
     """
@@ -35,6 +36,7 @@ class Wait:
     since: float = dataclasses.field(default_factory=time.time)
     at: float = dataclasses.field(default_factory=time.time)
     node: str = ""
+    placed: float | None = None
     pending_s: float = 0.0
     hopeless_s: float = 0.0
 

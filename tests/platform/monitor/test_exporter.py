@@ -78,6 +78,8 @@ def test_promtool_finds_nothing_to_say(served: exporter.Server, toys: Any) -> No
 def _training(toys: Any) -> Any:
     """A component at work that tells what a trainer tells; returns once it has."""
     body = """
+total = {"productive": 30.0, "init": 10.0}
+ctx.tell_ledger(lambda: {"total": total, "productive_ratio": 0.75, "cause": "productive", "cause_s": 1.0})
 ctx.progress(5, 20)
 time.sleep(0.2)
 ctx.progress(10, 20, loss=0.5, step_time_s=0.25, samples_per_s=64.0)
@@ -104,6 +106,10 @@ def test_a_living_attempt_has_its_progress_and_a_dead_one_no_series(toys: Any, s
     assert seen[f"telecine_attempt_samples_per_second {who}"] == 64
     assert seen[f"telecine_attempt_eta_seconds {who}"] > 0
     assert 0 <= seen[f"telecine_attempt_heartbeat_age_seconds {who}"] < 60
+    assert seen[f"telecine_goodput_seconds cause=productive {who}"] == 30
+    assert seen[f"telecine_goodput_seconds cause=init {who}"] == 10
+    assert seen[f"telecine_goodput_ratio {who}"] == 0.75
+    assert seen[f"telecine_goodput_cause cause=productive {who}"] == 1
     process.kill()
     process.communicate()
     time.sleep(living.FRESH_S + 0.5)

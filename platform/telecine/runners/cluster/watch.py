@@ -114,8 +114,9 @@ class Watch:
         hopeless_s = before.hopeless_s + elapsed_s if found.hopeless else 0.0
         changed = (found.phase, reason, found.node) != (before.phase, before.reason, before.node)
         since = before.since if found.phase == before.phase else time.time()
+        placed = (before.placed if found.node == before.node else time.time()) if found.node else None
         wait = dataclasses.replace(
-            before, phase=found.phase, reason=reason, node=found.node, since=since, at=time.time()
+            before, phase=found.phase, reason=reason, node=found.node, placed=placed, since=since, at=time.time()
         )
         wait = dataclasses.replace(wait, pending_s=pending_s, hopeless_s=hopeless_s)
         self._keep(wait, changed=changed)
