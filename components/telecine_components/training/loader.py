@@ -1,28 +1,37 @@
 """Samples from shard tars by offset and length, in an order that a seed fixes and one integer locates.
 
-The order is a seeded permutation per epoch, and the position is the number of samples consumed since the first
-step: the batch at a position is a pure function of (index, seed, position), so exact resume needs no reader state.
+Samples are frames, or latents that pretrain.cache computed once. Where all have one shape, the position is the number
+of samples consumed since the first step, and the batch at a position is a pure function of (index, seed, position).
+Where shapes differ, a :class:`telecine_components.training.plan.Plan` says which samples make a step, and the step's
+number locates it. Either way exact resume needs no reader state.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
 from telecine.errors import InputError
-from telecine_components.media.shards import read_array
+from telecine_components.training.plan import ORDER_STREAM, Cost, MicroBatch, Plan, Shape
 from telecine_components.training.randomness import permutation
+from telecine_components.training.shard_reader import ShardReader
 from telecine_models.pixels import to_model_range
-
-_ORDER_STREAM = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One row of the index: where the frames lie (``offset`` and ``length`` in bytes of ``shard``), what they show."""
+    """One row of the index: where the sample lies (``offset`` and ``length`` in bytes of ``shard``), what it shows.
+
+    Attributes:
+        num_frames, height_px, width_px, fps: of the video, also where latents are what is stored.
+        latent_shape: [C, F, H, W] of stored latents; None where frames are stored.
+        text_offset, text_length: the caption's token vectors in the same shard; None where they are not stored.
+    """
 
     sample_id: str
     clip_id: str
@@ -36,14 +45,32 @@ class Sample:
     height_px: int
     width_px: int
     fps: float
+    latent_shape: tuple[int, int, int, int] | None = None
+    text_offset: int | None = None
+    text_length: int | None = None
+
+    @property
+    def x0_shape(self) -> tuple[int, int, int, int]:
+        """[C, F, H, W] of what the model is trained on."""
+        return self.latent_shape or (3, self.num_frames, self.height_px, self.width_px)
+
+    @property
+    def shape(self) -> Shape:
+        """Frames, height and width of what the model is trained on."""
+        return self.x0_shape[1:]
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """``x0`` [B, C, F, H, W] float32 in [-1, 1] and one caption each."""
+    """``x0`` [B, C, F, H, W] float32, frames in [-1, 1] or latents, and one caption each.
+
+    Attributes:
+        positions: place of each sample in the run, from 0; what its noise is keyed by. Empty where there is no order.
+    """
 
     x0: torch.Tensor
     captions: list[str]
+    positions: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,30 +80,52 @@ class WeightedBatch(Batch):
     weights: torch.Tensor
 
 
+@dataclasses.dataclass(frozen=True)
+class StepBatches:
+    """What a rank computes in one step.
+
+    Attributes:
+        batches: one shape each, heaviest first; none where a step has fewer samples than ranks.
+        num_samples: of the step, on all ranks; what the mean of its loss is taken over.
+        flops: of the step, on all ranks.
+    """
+
+    batches: list[Batch]
+    num_samples: int
+    flops: float
+
+
 def read_index(path: Path) -> list[Sample]:
     """Rows of ``index.parquet`` in its order; raises :class:`InputError` for a file that is no index."""
-    columns = [field.name for field in dataclasses.fields(Sample)]
+    fields = dataclasses.fields(Sample)
     if not path.is_file():
         raise InputError(f"{path.parent}: no {path.name} in it; pass the dataset folder that curate.encode wrote")
-    missing = sorted(set(columns) - set(pq.read_schema(path).names))
+    found = set(pq.read_schema(path).names)
+    missing = sorted(field.name for field in fields if field.default is dataclasses.MISSING and field.name not in found)
     if missing:
         raise InputError(f"{path}: the index lacks {', '.join(missing)}; encode the dataset again")
-    rows = pq.read_table(path, columns=columns).to_pylist()
-    return [Sample(**{**row, "caption": row["caption"] or ""}) for row in rows]
+    rows = pq.read_table(path, columns=[field.name for field in fields if field.name in found]).to_pylist()
+    return [_sample(row) for row in rows]
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    latent_shape = row.get("latent_shape")
+    changed = {"caption": row["caption"] or "", "latent_shape": tuple(latent_shape) if latent_shape else None}
+    return Sample(**row | changed)
 
 
 class Loader:
     """Random access to the samples of one split, and their training order.
 
     Args:
-        samples: rows of the index; all of one shape.
+        samples: rows of the index.
         locate: local path of a shard, given its store path.
         seed: fixes the order of every epoch.
     """
 
     def __init__(self, samples: Sequence[Sample], locate: Callable[[str], Path], *, seed: int) -> None:
         self.samples = list(samples)
-        self._locate = locate
+        self._shards = ShardReader(locate)
         self._seed = seed
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -86,36 +135,108 @@ class Loader:
     def frames(self, index: int) -> np.ndarray:
         """Frames of one sample, uint8 [F, H, W, 3]; raises :class:`InputError` where the shard does not hold them."""
         sample = self.samples[index]
-        expected = (sample.num_frames, sample.height_px, sample.width_px, 3)
-        try:
-            frames = read_array(self._locate(sample.shard), sample.offset, sample.length)
-        except (FileNotFoundError, ValueError) as error:
-            raise InputError(f"{sample.shard}: {error}; encode the dataset again") from error
-        if frames.dtype != np.uint8 or frames.shape != expected:
+        return self._stored(sample, np.uint8, (sample.num_frames, sample.height_px, sample.width_px, 3))
+
+    def latents(self, index: int) -> np.ndarray:
+        """Latents of one sample, float16 or float32 [C, F, H, W]; raises :class:`InputError` as :meth:`frames`."""
+        sample = self.samples[index]
+        return self._stored(sample, np.floating, sample.x0_shape)
+
+    def _stored(self, sample: Sample, kind: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
+        found = self._shards.array(sample.shard, sample.offset, sample.length)
+        if not np.issubdtype(found.dtype, kind) or found.shape != shape:
             raise InputError(
-                f"{sample.shard}: sample {sample.sample_id} must be uint8 {list(expected)}, "
-                f"got {frames.dtype} {list(frames.shape)}; encode the dataset again"
+                f"{sample.shard}: sample {sample.sample_id} must be {kind.__name__} {list(shape)}, "
+                f"got {found.dtype} {list(found.shape)}; encode the dataset again"
             )
-        return frames
+        return found
 
     def batch(self, position: int, batch_size: int) -> Batch:
         """The ``batch_size`` samples that follow ``position`` consumed samples; epochs join without a gap."""
-        return self.gather([self.index_at(position + i) for i in range(batch_size)])
+        positions = range(position, position + batch_size)
+        return self.gather([self.index_at(each) for each in positions], positions)
 
-    def gather(self, indices: Sequence[int]) -> Batch:
-        """The samples with these indices, in this order."""
-        frames = np.stack([self.frames(i) for i in indices])
-        return Batch(to_model_range(torch.from_numpy(frames)), [self.samples[i].caption for i in indices])
+    def gather(self, indices: Sequence[int], positions: Sequence[int] = ()) -> Batch:
+        """The samples with these indices, in this order; all of one shape.
+
+        Raises:
+            ValueError: samples of several shapes.
+        """
+        shapes = {self.samples[i].x0_shape for i in indices}
+        if len(shapes) != 1:
+            raise ValueError(f"loader: a batch must have one shape [C, F, H, W], got {sorted(shapes)}")
+        if self.samples[indices[0]].latent_shape is None:
+            x0 = to_model_range(torch.from_numpy(np.stack([self.frames(i) for i in indices])))
+        else:
+            x0 = torch.from_numpy(np.stack([self.latents(i) for i in indices])).to(torch.float32)
+        return Batch(x0, [self.samples[i].caption for i in indices], positions=tuple(positions))
 
     def weighted_batch(self, position: int, batch_size: int, weights: Sequence[float]) -> WeightedBatch:
         """Like :meth:`batch`, with the weight of each sample; ``weights`` are in the order of the samples."""
-        indices = [self.index_at(position + i) for i in range(batch_size)]
-        batch = self.gather(indices)
-        return WeightedBatch(batch.x0, batch.captions, torch.tensor([weights[i] for i in indices], dtype=torch.float32))
+        batch = self.batch(position, batch_size)
+        chosen = [weights[self.index_at(each)] for each in batch.positions]
+        weighted = torch.tensor(chosen, dtype=torch.float32)
+        return WeightedBatch(batch.x0, batch.captions, weighted, positions=batch.positions)
 
     def index_at(self, position: int) -> int:
         """Which sample is consumed at ``position``."""
         epoch, place = divmod(position, len(self.samples))
         if self._order[0] != epoch:
-            self._order = (epoch, permutation(len(self.samples), self._seed, _ORDER_STREAM, epoch))
+            self._order = (epoch, permutation(len(self.samples), self._seed, ORDER_STREAM, epoch))
         return int(self._order[1][place])
+
+    def plan(self, cost: Cost, *, batch_size: int) -> Plan:
+        """The order of work where shapes differ; where they do not, step ``k`` is ``batch(k * batch_size, …)``.
+
+        Raises:
+            InputError: as :class:`Plan`.
+        """
+        return Plan([sample.shape for sample in self.samples], cost, seed=self._seed, batch_size=batch_size)
+
+    def micro_batch(self, chosen: MicroBatch) -> Batch:
+        """The samples of a planned micro-batch."""
+        return self.gather(chosen.indices, chosen.positions)
+
+
+class Steps:
+    """A rank's batches by the step's number, the next step's read in a thread meanwhile; a context manager.
+
+    The thread is never more than one step ahead, and what it meets is raised when its step is asked for. Any step may
+    be asked for at any time; only the one after the last is there sooner.
+
+    Args:
+        rank, world_size: which share of a step is read.
+        max_tokens: see :meth:`Step.of_rank`.
+    """
+
+    def __init__(
+        self, loader: Loader, plan: Plan, *, rank: int = 0, world_size: int = 1, max_tokens: int | None = None
+    ) -> None:
+        self._loader, self._plan = loader, plan
+        self._rank, self._world_size, self._max_tokens = rank, world_size, max_tokens
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        self._ahead: tuple[int, Future[StepBatches]] | None = None
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def __call__(self, step: int) -> StepBatches:
+        """The batches of a step, from 0.
+
+        Raises:
+            InputError: a shard does not hold what the index says.
+        """
+        ready = self._ahead
+        found = ready[1] if ready and ready[0] == step else self._thread.submit(self._read, step)
+        batches = found.result()
+        self._ahead = (step + 1, self._thread.submit(self._read, step + 1))
+        return batches
+
+    def _read(self, step: int) -> StepBatches:
+        planned = self._plan.step(step)
+        chosen = planned.of_rank(self._rank, self._world_size, max_tokens=self._max_tokens)
+        batches = [self._loader.micro_batch(each) for each in chosen]
+        return StepBatches(batches, planned.num_samples, planned.flops)

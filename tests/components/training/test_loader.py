@@ -1,14 +1,22 @@
 """Samples from shards: what is read, and in which order."""
 
+import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from telecine import settings
 from telecine.errors import InputError
-from telecine_components.training.loader import Loader, read_index
+from telecine_components.media.shards import Member, ShardWriter, array_bytes
+from telecine_components.training.loader import Batch, Loader, Sample, Steps, read_index
+from telecine_components.training.plan import Cost
+from telecine_components.training.shard_reader import MAX_OPEN
+from telecine_models.video_dit.config import VideoDiTConfig
 
 
 @pytest.fixture
@@ -60,3 +68,146 @@ def test_a_shard_that_does_not_hold_the_sample_is_named(deployment: settings.Set
     shard.unlink()
     with pytest.raises(InputError, match=r"train-0000\.tar"):
         loader.frames(0)
+
+
+# Mixed shapes
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Loader:
+    """Sixty samples of three shapes in two shards; the first pixel of each is its number."""
+    shapes = [(2, 8, 8), (4, 8, 16), (1, 16, 16)]
+    samples = []
+    for shard in ("a.tar", "b.tar"):
+        with ShardWriter(tmp_path / shard) as writer:
+            for number in range(30):
+                shape = shapes[number % 3]
+                key = f"{shard[0]}{number:02d}"
+                frames = np.full((*shape, 3), len(samples), dtype=np.uint8)
+                place = writer.add(key, {"frames.npy": array_bytes(frames)})["frames.npy"]
+                samples.append(sample(key, shard, place, shape))
+    return Loader(samples, lambda name: tmp_path / name, seed=3)
+
+
+def sample(key: str, shard: str, place: Member, shape: tuple[int, int, int], **columns: Any) -> Sample:
+    sizes = dict(zip(("num_frames", "height_px", "width_px"), shape, strict=True))
+    place_of = {"shard": shard, "shard_digest": "0" * 64, "offset": place.offset, "length": place.length}
+    names = {"sample_id": key, "clip_id": key, "caption": f"caption {key}", "split": "train", "fps": 8.0}
+    return Sample(**(names | place_of | sizes | columns))
+
+
+COST = Cost.of(VideoDiTConfig.from_depth(2, patch_size=(1, 4, 4)), num_text_tokens=4)
+
+
+def numbers_of(batch: Batch) -> list[int]:
+    """Which samples a batch of the fixture holds, by their pixels."""
+    return [round((each + 1) * 127.5) for each in batch.x0[:, 0, 0, 0, 0].tolist()]
+
+
+def test_a_planned_step_is_read_as_batches_of_one_shape_that_know_their_places(mixed: Loader) -> None:
+    plan = mixed.plan(COST, batch_size=8)
+    with Steps(mixed, plan) as steps:
+        for number in (0, 1, 2, 7, 6, 1):
+            step, planned = steps(number), plan.step(number)
+            assert step.num_samples == planned.num_samples and step.flops == planned.flops
+            places = [place for batch in step.batches for place in batch.positions]
+            met = [index for batch in step.batches for index in numbers_of(batch)]
+            assert sorted(zip(places, met, strict=True)) == list(
+                zip(planned.positions.tolist(), planned.indices.tolist(), strict=True)
+            )
+            for batch in step.batches:
+                assert batch.captions == [mixed.samples[index].caption for index in numbers_of(batch)]
+
+
+def test_two_ranks_read_what_one_reads_alone(mixed: Loader) -> None:
+    plan = mixed.plan(COST, batch_size=8)
+    with (
+        Steps(mixed, plan) as alone,
+        Steps(mixed, plan, world_size=2) as one,
+        Steps(mixed, plan, rank=1, world_size=2) as two,
+    ):
+        for number in range(10):
+            whole = sorted(place for batch in alone(number).batches for place in batch.positions)
+            parts = [batch for steps in (one, two) for batch in steps(number).batches]
+            assert sorted(place for batch in parts for place in batch.positions) == whole
+
+
+def test_a_run_that_went_on_reads_what_the_undisturbed_one_read(mixed: Loader, tmp_path: Path) -> None:
+    def read(first: int, last: int) -> list[Batch]:
+        loader = Loader(mixed.samples, lambda name: tmp_path / name, seed=3)
+        with Steps(loader, loader.plan(COST, batch_size=7)) as steps:
+            return [batch for number in range(first, last) for batch in steps(number).batches]
+
+    whole, parts = read(0, 25), [*read(0, 11), *read(11, 25)]
+    assert [batch.positions for batch in whole] == [batch.positions for batch in parts]
+    assert all(torch.equal(one.x0, other.x0) for one, other in zip(whole, parts, strict=True))
+
+
+def test_one_shape_is_planned_as_it_is_batched(loader: Loader) -> None:
+    with Steps(loader, loader.plan(COST, batch_size=5)) as steps:
+        for number in range(9):
+            (batch,) = steps(number).batches
+            plain = loader.batch(5 * number, 5)
+            assert torch.equal(batch.x0, plain.x0) and batch.captions == plain.captions
+            assert batch.positions == plain.positions == tuple(range(5 * number, 5 * number + 5))
+
+
+def test_what_goes_wrong_ahead_is_heard_of_at_its_own_step(mixed: Loader, tmp_path: Path) -> None:
+    plan = mixed.plan(COST, batch_size=4)
+    needs_b = [any(mixed.samples[i].shard == "b.tar" for i in plan.step(number).indices) for number in range(12)]
+    (tmp_path / "b.tar").unlink()
+    with Steps(mixed, plan) as steps:
+        for number, broken in enumerate(needs_b):
+            if broken:
+                with pytest.raises(InputError, match=r"b\.tar: .*No such file"):
+                    steps(number)
+            else:
+                assert steps(number).batches
+    assert True in needs_b
+
+
+def test_a_shard_that_was_cut_short_after_it_was_opened_is_an_error(mixed: Loader, tmp_path: Path) -> None:
+    assert mixed.frames(0).shape == (2, 8, 8, 3)
+    with (tmp_path / "a.tar").open("r+b") as file:
+        file.truncate(mixed.samples[1].offset + 10)
+    with pytest.raises(InputError, match=r"a\.tar: it must hold \d+ bytes at \d+, got 10"):
+        mixed.frames(1)
+
+
+def test_samples_of_two_shapes_are_no_batch(mixed: Loader) -> None:
+    with pytest.raises(ValueError, match="a batch must have one shape"):
+        mixed.gather([0, 1])
+
+
+def test_many_shards_are_read_though_few_may_be_open(tmp_path: Path) -> None:
+    samples = []
+    for number in range(MAX_OPEN + 20):
+        with ShardWriter(tmp_path / f"{number}.tar") as writer:
+            frames = np.full((1, 4, 4, 3), number, dtype=np.uint8)
+            place = writer.add(f"s{number}", {"frames.npy": array_bytes(frames)})["frames.npy"]
+        samples.append(sample(f"s{number}", f"{number}.tar", place, (1, 4, 4)))
+    loader, before = Loader(samples, lambda name: tmp_path / name, seed=0), len(os.listdir("/proc/self/fd"))
+    for index in [*range(len(samples)), 0, 1, len(samples) - 1]:
+        assert loader.frames(index)[0, 0, 0, 0] == index
+    assert len(os.listdir("/proc/self/fd")) - before == MAX_OPEN
+    del loader
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Stored latents and token vectors
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_stored_latents_are_what_the_model_sees(tmp_path: Path, dtype: Any) -> None:
+    latents = np.random.default_rng(0).normal(size=(4, 2, 3, 5)).astype(dtype)
+    with ShardWriter(tmp_path / "a.tar") as writer:
+        place = writer.add("one", {"latents.npy": array_bytes(latents)})["latents.npy"]
+    stored = sample("one", "a.tar", place, (5, 24, 40), latent_shape=(4, 2, 3, 5))
+    loader = Loader([stored], lambda name: tmp_path / name, seed=0)
+    batch = loader.batch(0, 2)
+    assert stored.shape == (2, 3, 5)
+    assert batch.x0.dtype == torch.float32 and batch.x0.shape == (2, 4, 2, 3, 5)
+    assert (batch.x0[0].numpy() == latents.astype(np.float32)).all()
+    wrong = Loader([dataclasses.replace(stored, latent_shape=(4, 2, 5, 3))], lambda name: tmp_path / name, seed=0)
+    with pytest.raises(InputError, match=r"sample one must be floating \[4, 2, 5, 3\], got float"):
+        wrong.gather([0])
