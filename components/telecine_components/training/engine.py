@@ -1,160 +1,165 @@
-"""One training loop: DeepSpeed computes the step; model, loss, data and observers are passed in.
+"""A model, its optimizer and its average, stepped by DeepSpeed.
 
-A laptop run is one process with ZeRO stage 0 in float32. Nothing here can be reached from another machine or calls a
-compiler: the process group of one rank meets in a HashStore, and DeepSpeed's own operators, which it would compile at
-first use and which one rank does not need, are declared unavailable.
+DeepSpeed computes: it reduces and shards over ranks. What it would do beside that is kept from it: its operators,
+which it compiles at first use, are declared unavailable, its checkpoints are ours, and its precision is PyTorch's
+autocast over float32 weights, so that averages and checkpoints are exact.
 """
 
 import contextlib
+import copy
 import dataclasses
-import functools
 import logging
 import math
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 
-from telecine.errors import RetryLater
+from telecine.errors import InputError
 from telecine_components.training import checkpoint
-from telecine_components.training.checkpoint import TrainingState
-from telecine_components.training.ema import Ema
+from telecine_components.training.checkpoint import Files, TrainingState
+from telecine_components.training.config import TrainingConfig
+from telecine_components.training.ema import Ema, trained
 from telecine_components.training.loader import Batch
+from telecine_components.training.losses import Objective
+from telecine_components.training.ranks import Ranks
+from telecine_components.training.zero import state_of
+from telecine_models.moe.diffmoe import DiffMoE
+from telecine_models.moe.routing import Routing
+from telecine_models.moe.thresholds import copy_buffers, update_thresholds
 
-Loss = Callable[[torch.nn.Module, Batch, int], torch.Tensor]
+Loss = Callable[[Any, Any], Objective]
+"""(model, batch) -> what is minimised; its randomness must be a function of the batch's positions."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How long and how fast: AdamW with a linear warm-up to a constant learning rate."""
-
-    num_steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.99
-    checkpoint_every_steps: int = 100
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the 0-based ``step``."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+BETAS = (0.9, 0.95)
+MAX_BUCKET = 200_000_000
+"""Numbers that are reduced at once."""
 
 
 @dataclasses.dataclass(frozen=True)
-class StepResult:
-    """``step`` counts optimiser steps done, ``grad_norm`` is the norm before clipping, times are wall seconds."""
+class Share:
+    """A rank's part of a step: of the mean loss, and how long it was busy before it met the others."""
 
-    step: int
     loss: float
-    grad_norm: float
-    learning_rate: float
-    step_time_s: float
-    data_wait_s: float
-
-
-class Checkpoints(Protocol):
-    """Where checkpoints are committed (``ctx.checkpoints``)."""
-
-    def latest(self) -> Any: ...
-
-    def save(self, step: int, write: Callable[[Path], None]) -> Any: ...
-
-    def prune(self, keep: int) -> Any: ...
+    busy_s: float
 
 
 class Engine:
-    """A module, its optimizer and its average, stepped by DeepSpeed.
+    """What a loop steps, evaluates, saves and restores. All ranks call each method together.
 
-    ``module`` stays the caller's own object, with the current weights at any time; ``model`` is what a loss calls.
+    ``module`` stays the caller's own object; below ZeRO stage 3 it has the current weights at any time. ``model`` is
+    what a loss calls.
     """
 
-    def __init__(self, module: torch.nn.Module, config: TrainingConfig) -> None:
-        self.module = module
-        self.config = config
+    def __init__(self, module: nn.Module, config: TrainingConfig, ranks: Ranks = Ranks()) -> None:  # noqa: B008 - a value
+        self.module, self.config, self.ranks = module.to(ranks.device), config, ranks
+        parameters = [parameter for _, parameter in trained(module)]
+        self._twin = copy.deepcopy(module) if config.zero_stage == 3 and ranks.leads else None
+        self._mixtures = [layer for layer in module.modules() if isinstance(layer, DiffMoE)]
+        _prepare(module, config)
         self.optimizer = torch.optim.AdamW(
-            module.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+            parameters, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay
         )
+        self.model = _initialize(module, self.optimizer, config, ranks)
+        self._state = state_of(config.zero_stage, self.model, self.optimizer)
         self.ema = Ema(module, config.ema_decay)
-        self.model = _initialize(module, self.optimizer, config)
+        self._routings: list[Sequence[Routing]] = []
+        self._spare: Batch | None = None
 
-    def step(self, loss: torch.Tensor, step: int) -> tuple[float, float]:
-        """Take the 0-based ``step`` along a scalar loss; returns loss and gradient norm before clipping.
+    def backward(self, batches: Sequence[Batch], num_samples: int, loss: Loss) -> Share:
+        """Gradients of the mean loss over a step's samples, micro-batch by micro-batch.
 
-        Raises:
-            FloatingPointError: where either is not finite; the weights are then still those of the last step.
+        Args:
+            batches: this rank's part of the step.
+            num_samples: of the step, on all ranks.
         """
-        self.model.backward(loss)
-        # Stage 0 in float32 clips without telling the norm, so it is clipped here and reported.
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm).item()
-        value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(grad_norm)):
-            raise FloatingPointError(f"step {step}: loss {value}, gradient norm {grad_norm}; lower the learning rate")
+        began, busy_s = time.perf_counter(), 0.0
+        self._routings = []
+        mine = self._as_many(batches)
+        value = torch.zeros((), dtype=torch.float64)
+        for number, batch in enumerate(mine):
+            counts = float(number < len(batches))
+            with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                objective = loss(self.model, batch)
+            total = objective.total() / num_samples * counts
+            self.model.set_gradient_accumulation_boundary(number == len(mine) - 1)
+            busy_s = time.perf_counter() - began
+            # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
+            self.model.backward(total * self.ranks.size)
+            value += total.detach().to("cpu", torch.float64)
+            self._routings.append(objective.routings)
+        return Share(value.item(), busy_s)
+
+    def update(self, step: int) -> float:
+        """Take the 0-based ``step`` along the gradients; returns their norm before clipping.
+
+        Where nothing is sharded a norm that is not finite leaves the weights as they are.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(step)
-        self.model.step()
+        if self.config.zero_stage:
+            self.model.step()
+            grad_norm = float(self.model.get_global_grad_norm())
+        else:
+            # Stage 0 in float32 clips without telling the norm.
+            parameters = [parameter for _, parameter in trained(self.module)]
+            grad_norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm).item()
+            if not math.isfinite(grad_norm):
+                self.optimizer.zero_grad()
+                return grad_norm
+            self.model.step()
+        if self._mixtures:
+            update_thresholds(self._mixtures, self._routings)
         self.ema.update(self.module, step)
-        return value, grad_norm
+        return grad_norm
 
-    def save(self, folder: Path, state: TrainingState) -> None:
-        """Write a checkpoint; see :mod:`telecine_components.training.checkpoint`."""
-        checkpoint.save(folder, state, self.module, self.optimizer, self.ema.weights)
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The module with the averaged weights, for rank 0 to evaluate by itself; nothing of use elsewhere."""
+        whole = checkpoint.whole_average(self.module, self.ema, self.ranks)
+        if self.config.zero_stage < 3:
+            with self.ema.swapped_into(self.module):
+                yield self.module
+            return
+        if self._twin is not None:
+            copy_buffers(self.module, self._twin)
+            with torch.no_grad():
+                for name, parameter in trained(self._twin):
+                    parameter.copy_(whole[name])
+        yield self._twin or self.module
 
-    def load(self, folder: Path) -> TrainingState:
-        """Restore a checkpoint in place."""
-        return checkpoint.load(folder, self.module, self.optimizer, self.ema.weights)
+    def collect(self, state: TrainingState) -> Files:
+        """A checkpoint's tensors by file, on rank 0; see :mod:`telecine_components.training.checkpoint`."""
+        return checkpoint.collect(self.module, self._state, self.ema, state, self.ranks)
 
+    def load(self, folder: Path | None) -> TrainingState:
+        """Restore a checkpoint in place; rank 0 names its folder."""
+        return checkpoint.restore(folder, self.module, self._state, self.ema, self.ranks)
 
-def train(
-    engine: Engine,
-    *,
-    batches: Callable[[int, int], Batch],
-    loss: Loss,
-    checkpoints: Checkpoints,
-    observe: Callable[[StepResult], dict[str, float]],
-    stop_requested: Callable[[], bool],
-    keep_checkpoints: int = 2,
-) -> TrainingState:
-    """Train from the latest checkpoint to ``config.num_steps``, saving at intervals and at the end.
-
-    Args:
-        batches: (position, batch_size) -> batch.
-        loss: (module, batch, 0-based step) -> scalar; its randomness must be a function of the step.
-        observe: called after each step, before a checkpoint; what it returns joins the history at that step.
-        stop_requested: asked between steps.
-
-    Raises:
-        RetryLater: after a checkpoint was saved because a stop was requested.
-    """
-    config = engine.config
-    latest = checkpoints.latest()
-    state = engine.load(latest.dir) if latest else TrainingState()
-    history = {name: list(points) for name, points in state.history.items()}
-    for step in range(state.step, config.num_steps):
-        result = _take(engine, batches, loss, state.position, step)
-        for name, value in {"train/loss": result.loss, **observe(result)}.items():
-            history.setdefault(name, []).append((result.step, value))
-        state = TrainingState(step=result.step, position=state.position + config.batch_size, history=history)
-        stopping = stop_requested() and state.step < config.num_steps
-        if stopping or state.step % config.checkpoint_every_steps == 0 or state.step == config.num_steps:
-            checkpoints.save(state.step, functools.partial(engine.save, state=state))
-            checkpoints.prune(keep_checkpoints)
-        if stopping:
-            raise RetryLater(f"stopped after step {state.step} of {config.num_steps}; its checkpoint is saved")
-    return state
+    def _as_many(self, batches: Sequence[Batch]) -> list[Batch]:
+        """This rank's batches, and spare ones that count for nothing: in each backward pass all ranks take part."""
+        mine = [_on(batch, self.ranks.device) for batch in batches]
+        self._spare = mine[-1] if mine else self._spare
+        if self.ranks.size == 1:
+            return mine
+        most = torch.tensor(max(1, len(mine)), device=self.ranks.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        missing = int(most.item()) - len(mine)
+        if missing and self._spare is None:
+            raise InputError("training: the first step has fewer samples than ranks; raise batch_size")
+        assert self._spare is not None
+        return mine + [self._spare] * missing
 
 
-def _take(engine: Engine, batches: Callable[[int, int], Batch], loss: Loss, position: int, step: int) -> StepResult:
-    started = time.perf_counter()
-    batch = batches(position, engine.config.batch_size)
-    read = time.perf_counter()
-    value, grad_norm = engine.step(loss(engine.model, batch, step), step)
-    done = time.perf_counter()
-    return StepResult(step + 1, value, grad_norm, engine.config.learning_rate_at(step), done - started, read - started)
+def _on(batch: Batch, device: torch.device) -> Batch:
+    return batch if batch.x0.device == device else dataclasses.replace(batch, x0=batch.x0.to(device))
 
 
 @contextlib.contextmanager
@@ -170,28 +175,66 @@ def deterministic(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _initialize(module: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig) -> Any:
-    # Read by DeepSpeed while it is imported and initialised: it asserts that LOCAL_RANK is set, and without
-    # DS_ACCELERATOR it probes the machine and warns that it found a CPU.
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")
-    # One process talks to nobody: gloo's listening socket stays on loopback, whatever the host name resolves to.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+def _prepare(module: nn.Module, config: TrainingConfig) -> None:
+    """Recomputation and compilation, each block by itself: what differs between blocks is then compiled once."""
+    blocks = _blocks(module)
+    if config.recompute:
+        able = [each for each in module.modules() if isinstance(each, ModelMixin)]
+        if not able:
+            raise InputError(f"training: recompute needs a model that can, got {type(module).__name__}; turn it off")
+        for each in able:
+            each.enable_gradient_checkpointing()
+    if config.compile:
+        if not torch.cuda.is_available() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise InputError("training: compile needs a C++ compiler on a CPU, and there is none; turn it off")
+        for block in blocks:
+            block.compile(dynamic=True)
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    found = [child for name, child in module.named_modules() if name.rpartition(".")[2] == "blocks"]
+    return [block for blocks in found for block in blocks.children()]
+
+
+def _initialize(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig, ranks: Ranks) -> Any:
+    # Read by DeepSpeed while it is imported: without it it probes the machine and warns that it found a CPU.
+    if ranks.device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    _ensure_group()
     import deepspeed
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Looked up for the first time, this table is filled by probes that run a compiler; a table that stands is used.
     deepspeed.ops.__compatible_ops__ = dict.fromkeys(ALL_OPS, False)
-    if not torch.distributed.is_initialized():
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    settings = {
-        "train_batch_size": config.batch_size,
-        "train_micro_batch_size_per_gpu": config.batch_size,
-        "gradient_accumulation_steps": 1,
-        "zero_optimization": {"stage": 0},
-        "steps_per_print": None,
-    }
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings, dist_init_required=False)
+    engine, *_ = deepspeed.initialize(
+        model=module, optimizer=optimizer, config=_settings(module, config, ranks), dist_init_required=False
+    )
     return engine
+
+
+def _settings(module: nn.Module, config: TrainingConfig, ranks: Ranks) -> Mapping[str, Any]:
+    """What DeepSpeed is told. Sizes of batches are ours: a loss comes scaled, and a step says where it ends."""
+    # Buckets are allocated whole: those of DeepSpeed's default take gigabytes whatever the model's size.
+    bucket = min(MAX_BUCKET, sum(parameter.numel() for _, parameter in trained(module)))
+    settings: dict[str, Any] = {
+        "train_batch_size": ranks.size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "steps_per_print": None,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "overlap_comm": ranks.device.type == "cuda",
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": 2 * bucket,  # it must be even
+        },
+    }
+    return settings | ({"gradient_clipping": config.max_grad_norm} if config.zero_stage else {})
+
+
+def _ensure_group() -> None:
+    """A process that trains alone, outside of :func:`telecine_components.training.ranks.together`."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    if not dist.is_initialized():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]

@@ -1,44 +1,92 @@
 """The flow-matching objective (arXiv:2210.02747, 2209.03003) with stateless randomness.
 
-t=0 is data and t=1 is noise; x_t = (1-t) x_0 + t noise; the model predicts v = noise - x_0.
+t=0 is data and t=1 is noise; x_t = (1-t) x_0 + t noise; the model predicts v = noise - x_0. What is drawn for a sample
+is a function of its position in the run, so it is the same on any rank, in any micro-batch and in a resumed run.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from telecine_components.training.loader import Batch, WeightedBatch
-from telecine_components.training.randomness import generator, stratified_times
+from telecine_components.training.randomness import generator, permutation
 from telecine_models.flow import flow_matching_loss, interpolate
+from telecine_models.moe.routing import Routing
 
-_NOISE_STREAM = 2
+_NOISE_STREAM, _TIME_STREAM = 2, 4
 
 EncodeText = Callable[[Sequence[str]], tuple[torch.Tensor, torch.Tensor]]
 """Captions to (embeddings [B, L, D_text] float32, mask [B, L] bool)."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective:
+    """What is minimised: ``per_sample`` [B] losses, and what each mixture of experts did on the way."""
+
+    per_sample: torch.Tensor
+    routings: Sequence[Routing] = ()
+
+    def total(self) -> torch.Tensor:
+        """Scalar sum over the samples; the mixtures' own losses, each a mean over tokens, count once a sample."""
+        own = [routing.loss for routing in self.routings]
+        return self.per_sample.sum() + len(self.per_sample) * (torch.stack(own).sum() if own else 0.0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowMatching:
-    """Loss of one step: a pure function of (weights, batch, seed, step)."""
+    """Flow matching given captions: a pure function of (weights, batch, seed).
+
+    Attributes:
+        caption_dropout_ratio: share of captions that become "" (classifier-free guidance, arXiv:2207.12598).
+        num_strata: flow times of so many samples that follow each other lie one in each of as many equal strata: each
+            alone is uniform, and together they cover the interval, which lowers the variance of a step's loss.
+        has_experts: whether the model is asked for its routings.
+    """
 
     encode_text: EncodeText
     caption_dropout_ratio: float
     seed: int
+    num_strata: int
+    has_experts: bool = False
 
-    def __call__(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
-        """Scalar mean loss. A dropped caption becomes "" (classifier-free guidance, arXiv:2207.12598)."""
-        return self.per_sample(model, batch, step).mean()
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> Objective:
+        """Losses of a batch whose positions are known."""
+        draws = [self.draw(position, batch.x0.shape[1:]) for position in batch.positions]
+        t = torch.tensor([each.t for each in draws], device=batch.x0.device)
+        noise = torch.stack([each.noise for each in draws]).to(batch.x0.device)
+        captions = ["" if each.drops_caption else text for each, text in zip(draws, batch.captions, strict=True)]
+        embeddings, mask = (tensor.to(batch.x0.device) for tensor in self.encode_text(captions))
+        if not self.has_experts:
+            return Objective(velocity_loss(model, batch.x0, noise, t, (embeddings, mask)))
+        x_t = interpolate(batch.x0, noise, t)
+        predicted, routings = model(x_t, t, embeddings, mask, return_routings=True)
+        return Objective(flow_matching_loss(predicted, batch.x0, noise), routings)
 
-    def per_sample(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
-        """Loss [B] of each sample, before the mean."""
-        random = generator(self.seed, _NOISE_STREAM, step)
-        num_samples = len(batch.captions)
-        t = stratified_times(num_samples, random)
-        noise = torch.randn(batch.x0.shape, generator=random)
-        dropped = torch.rand(num_samples, generator=random) < self.caption_dropout_ratio
-        captions = ["" if drop else text for text, drop in zip(batch.captions, dropped.tolist(), strict=True)]
-        return velocity_loss(model, batch.x0, noise, t, self.encode_text(captions))
+    def draw(self, position: int, shape: Sequence[int]) -> "Draw":
+        """What the sample at a position meets."""
+        random = generator(self.seed, _NOISE_STREAM, position)
+        window, place = divmod(position, self.num_strata)
+        stratum = int(_strata(self.num_strata, self.seed, window)[place])
+        within, chance = torch.rand(2, generator=random).tolist()
+        noise = torch.randn(tuple(shape), generator=random)
+        return Draw((stratum + within) / self.num_strata, noise, chance < self.caption_dropout_ratio)
+
+
+@functools.lru_cache(maxsize=8)
+def _strata(num_strata: int, seed: int, window: int) -> np.ndarray:
+    return permutation(num_strata, seed, _TIME_STREAM, window)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draw:
+    """Flow time in (0, 1), noise [C, F, H, W], and whether the caption is dropped."""
+
+    t: float
+    noise: torch.Tensor
+    drops_caption: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +99,11 @@ class RewardWeighted:
 
     flow: FlowMatching
 
-    def __call__(self, model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
-        """Scalar weighted loss of a :class:`WeightedBatch`."""
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> Objective:
+        """Weighted losses of a :class:`WeightedBatch`."""
         assert isinstance(batch, WeightedBatch)
-        return (batch.weights * self.flow.per_sample(model, batch, step)).mean()
+        plain = self.flow(model, batch)
+        return Objective(batch.weights.to(plain.per_sample.device) * plain.per_sample, plain.routings)
 
 
 def reward_weights(rewards: Sequence[float], groups: Sequence[str], temperature: float) -> list[float]:

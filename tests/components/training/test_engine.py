@@ -1,6 +1,6 @@
-"""The loop: what a step does, where a run goes on, when it stops."""
+"""The loop: what a step does, where a run goes on, when it stops, what it does with a bad step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,17 @@ from telecine.work.checkpoints import Checkpoints
 from telecine.work.digests import Digests
 from telecine_components.training import checkpoint
 from telecine_components.training.checkpoint import TrainingState
+from telecine_components.training.config import TrainingConfig
 from telecine_components.training.ema import Ema
-from telecine_components.training.engine import Engine, StepResult, TrainingConfig, deterministic, train
-from telecine_components.training.loader import Batch
+from telecine_components.training.engine import Engine, deterministic
+from telecine_components.training.loader import Batch, StepBatches
+from telecine_components.training.loop import Hooks, StepResult, train
+from telecine_components.training.losses import Objective
 from telecine_components.training.randomness import generator
 
+SIZE = 4
 CONFIG = TrainingConfig(
-    num_steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, weight_decay=0.1, checkpoint_every_steps=5
+    num_steps=12, batch_size=SIZE, learning_rate=0.05, warmup_steps=3, weight_decay=0.1, checkpoint_every_steps=5
 )
 
 
@@ -28,46 +32,46 @@ def small_net(width: int = 8) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(6, width), torch.nn.GELU(), torch.nn.Linear(width, 6))
 
 
-def batches(position: int, batch_size: int) -> Batch:
-    return Batch(torch.randn(batch_size, 6, generator=generator(1, position)), [""] * batch_size)
+def batch(positions: Sequence[int]) -> Batch:
+    rows = [torch.randn(6, generator=generator(1, position)) for position in positions]
+    return Batch(torch.stack(rows), [""] * len(rows), positions=tuple(positions))
 
 
-def loss(model: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
-    noise = torch.randn(batch.x0.shape, generator=generator(2, step))
-    predicted: torch.Tensor = model(batch.x0 + 0.1 * noise)
-    return (predicted - 3 * batch.x0).square().mean()
+def steps(number: int, micro: int = SIZE) -> StepBatches:
+    """A step's samples, in micro-batches of ``micro``."""
+    positions = range(number * SIZE, (number + 1) * SIZE)
+    return StepBatches([batch(positions[at : at + micro]) for at in range(0, SIZE, micro)], SIZE, 1.0)
+
+
+def loss(model: torch.nn.Module, chosen: Batch) -> Objective:
+    noise = torch.stack([torch.randn(6, generator=generator(2, position)) for position in chosen.positions])
+    predicted: torch.Tensor = model(chosen.x0 + 0.1 * noise)
+    return Objective((predicted - 3 * chosen.x0).square().mean(1))
 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    store, digests = Store(f"file://{tmp_path}/store"), Digests(tmp_path)
-    return _checkpoints(store, digests, tmp_path / "scratch")
+    return checkpoints_in(tmp_path)
 
 
-def _checkpoints(store: Store, digests: Digests, scratch: Path) -> Checkpoints:
+def checkpoints_in(folder: Path) -> Checkpoints:
+    store, digests = Store(f"file://{folder}/store"), Digests(folder)
     return Checkpoints(
-        store, digests, work_prefix="work/test/key", attempt="one", scratch=scratch, before_commit=lambda: ()
+        store, digests, work_prefix="work/test/key", attempt="one", scratch=folder / "s", before_commit=lambda: ()
     )
 
 
 def run_to_end(
-    engine: Engine, checkpoints: Checkpoints, stop_after: int = 10**9
+    engine: Engine,
+    checkpoints: Checkpoints,
+    stop_after: int = 10**9,
+    data: Callable[[int], StepBatches] = steps,
+    objective: Callable[[torch.nn.Module, Batch], Objective] = loss,
 ) -> tuple[TrainingState, list[StepResult]]:
     seen: list[StepResult] = []
-
-    def observe(result: StepResult) -> dict[str, float]:
-        seen.append(result)
-        return {"train/grad_norm": result.grad_norm}
-
+    hooks = Hooks(observe=seen.append, stop_requested=lambda: len(seen) >= stop_after - 1)
     with deterministic(1):
-        state = train(
-            engine,
-            batches=batches,
-            loss=loss,
-            checkpoints=checkpoints,
-            observe=observe,
-            stop_requested=lambda: len(seen) >= stop_after,
-        )
+        state = train(engine, steps=data, loss=objective, checkpoints=checkpoints, hooks=hooks)
     return state, seen
 
 
@@ -78,7 +82,7 @@ def test_steps_are_those_of_a_bare_loop_with_adamw(checkpoints: Checkpoints) -> 
     with deterministic(1):
         for step in range(CONFIG.num_steps):
             optimizer.param_groups[0]["lr"] = 0.05 * min(1.0, (step + 1) / 3)
-            value = loss(net, batches(step * 4, 4), step)
+            value = loss(net, steps(step).batches[0]).per_sample.mean()
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
@@ -92,17 +96,20 @@ def test_steps_are_those_of_a_bare_loop_with_adamw(checkpoints: Checkpoints) -> 
         torch.testing.assert_close(ours, bare, rtol=1e-4, atol=1e-6)
 
 
-def test_the_learning_rate_rises_to_a_constant() -> None:
-    rates = [CONFIG.learning_rate_at(step) for step in range(5)]
-    assert rates == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.05, 0.05])
+def test_micro_batches_make_the_step_of_the_whole(tmp_path: Path) -> None:
+    whole, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "whole"))
+    parts, _ = run_to_end(
+        Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "parts"), data=lambda number: steps(number, micro=3)
+    )
+    ours, theirs = ([value for _, value in state.history["train/loss"]] for state in (parts, whole))
+    assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 def test_a_stopped_run_saves_says_retry_and_goes_on_to_the_same_weights(
     tmp_path: Path, checkpoints: Checkpoints
 ) -> None:
     whole = Engine(small_net(), CONFIG)
-    other = _checkpoints(Store(f"file://{tmp_path}/other"), Digests(tmp_path), tmp_path / "s")
-    expected, _ = run_to_end(whole, other)
+    expected, _ = run_to_end(whole, checkpoints_in(tmp_path / "other"))
     with pytest.raises(RetryLater, match="after step 7 of 12"):
         run_to_end(Engine(small_net(), CONFIG), checkpoints, stop_after=7)
     resumed = Engine(small_net(), CONFIG)
@@ -120,38 +127,70 @@ def test_old_checkpoints_are_removed_and_the_last_step_is_kept(checkpoints: Chec
     assert checkpoints.steps() == [10, 12]
 
 
-def test_a_checkpoint_holds_weights_average_and_optimizer_in_safetensors_and_json(tmp_path: Path) -> None:
-    engine = Engine(small_net(), CONFIG)
-    with deterministic(1):
-        engine.step(loss(engine.model, batches(0, 4), 0), 0)
-    engine.save(tmp_path, TrainingState(step=1, position=4, history={"train/loss": [(1, 0.1 + 0.2)]}))
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
-    assert set(load_file(tmp_path / "weights.safetensors")) == set(engine.module.state_dict())
-    assert "0.weight.exp_avg_sq" in load_file(tmp_path / "optimizer.safetensors")
-    fresh = Engine(small_net(), CONFIG)
-    assert fresh.load(tmp_path) == TrainingState(step=1, position=4, history={"train/loss": [(1, 0.1 + 0.2)]})
-    again = tmp_path / "again"
-    again.mkdir()
-    fresh.save(again, TrainingState(step=1, position=4, history={"train/loss": [(1, 0.1 + 0.2)]}))
-    assert all((again / path.name).read_bytes() == path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+def test_a_checkpoint_holds_weights_average_optimizer_and_history_in_safetensors_and_json(
+    checkpoints: Checkpoints,
+) -> None:
+    run_to_end(Engine(small_net(), CONFIG), checkpoints)
+    found = checkpoints.latest()
+    assert found is not None
+    files = {path.name for path in found.dir.iterdir()}
+    assert files == {f"{name}.safetensors" for name in ("weights", "ema", "optimizer", "history")} | {"state.json"}
+    assert set(load_file(found.dir / "weights.safetensors")) == set(small_net().state_dict())
+    assert "0.weight.exp_avg_sq" in load_file(found.dir / "optimizer.safetensors")
+    assert load_file(found.dir / "history.safetensors")["train/loss.steps"].tolist() == list(range(1, 13))
 
 
-def test_a_checkpoint_of_another_architecture_or_format_is_refused(tmp_path: Path) -> None:
-    engine = Engine(small_net(), CONFIG)
-    engine.save(tmp_path, TrainingState())
-    with pytest.raises(InputError, match="another architecture"):
-        Engine(small_net(width=9), CONFIG).load(tmp_path)
-    (tmp_path / "state.json").write_text('{"format": 0}')
+def test_a_checkpoint_of_another_architecture_or_format_is_refused(checkpoints: Checkpoints) -> None:
+    run_to_end(Engine(small_net(), CONFIG), checkpoints)
+    found = checkpoints.latest()
+    assert found is not None
+    with pytest.raises(InputError, match=r"another architecture: 0\.bias and 2 more differ"):
+        Engine(small_net(width=9), CONFIG).load(found.dir)
+    (found.dir / "state.json").write_text('{"format": 0}')
     with pytest.raises(InputError, match=f"format must be {checkpoint.FORMAT}"):
-        engine.load(tmp_path)
+        Engine(small_net(), CONFIG).load(found.dir)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_change() -> None:
+def poisoned(at: set[int]) -> Callable[[torch.nn.Module, Batch], Objective]:
+    """The loss, no number in the steps of the data that are named."""
+
+    def objective(model: torch.nn.Module, chosen: Batch) -> Objective:
+        found = loss(model, chosen)
+        return Objective(found.per_sample * float("nan")) if chosen.positions[0] // SIZE in at else found
+
+    return objective
+
+
+def test_a_loss_that_is_no_number_goes_back_to_the_checkpoint_and_leaves_the_data_out(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, seen = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=poisoned({7}))
+    assert [result.step for result in seen] == [1, 2, 3, 4, 5, 6, 7, 6, 7, 8, 9, 10, 11, 12]
+    assert state.data_step == 15 and [told["data_step"] for told in state.rollbacks] == [8]
+    assert "step 7: loss nan" in caplog.text and "event=rolled_back" in caplog.text
+
+
+def test_a_rollback_is_the_same_in_a_run_that_was_stopped_after_it(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    expected, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "o"), objective=poisoned({7}))
+    with pytest.raises(RetryLater):
+        run_to_end(Engine(small_net(), CONFIG), checkpoints, stop_after=8, objective=poisoned({7}))
+    state, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=poisoned({7}))
+    assert state == expected
+
+
+def test_a_bad_step_before_the_first_checkpoint_ends_the_run_before_the_weights_change(
+    checkpoints: Checkpoints,
+) -> None:
     engine = Engine(small_net(), CONFIG)
     before = [parameter.clone() for parameter in engine.module.parameters()]
-    with pytest.raises(FloatingPointError, match="step 0"):
-        engine.step(loss(engine.model, batches(0, 4), 0) * float("nan"), 0)
+    with pytest.raises(FloatingPointError, match="step 0: loss nan.*before the first checkpoint; lower the learning"):
+        run_to_end(engine, checkpoints, objective=poisoned({0}))
     assert all(torch.equal(old, new) for old, new in zip(before, engine.module.parameters(), strict=True))
+
+
+def test_bad_steps_without_end_end_the_run(checkpoints: Checkpoints) -> None:
+    with pytest.raises(FloatingPointError, match="more than max_rollbacks 3"):
+        run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=poisoned(set(range(7, 99))))
 
 
 def test_the_average_follows_the_weights_and_is_swapped_in_only_for_the_block() -> None:
@@ -178,6 +217,18 @@ def test_the_first_updates_of_the_average_are_large() -> None:
         net.get_parameter("0.bias").add_(1.0)
     ema.update(net, num_updates=0)
     assert torch.allclose(ema.weights["0.bias"], start + 0.9)
+
+
+def test_a_parameter_that_is_not_trained_is_neither_averaged_nor_saved(checkpoints: Checkpoints) -> None:
+    net = small_net()
+    net.get_parameter("0.weight").requires_grad_(False)
+    frozen = net.get_parameter("0.weight").clone()
+    run_to_end(Engine(net, CONFIG), checkpoints)
+    found = checkpoints.latest()
+    assert found is not None
+    for name in ("weights", "ema"):
+        assert set(load_file(found.dir / f"{name}.safetensors")) == {"0.bias", "2.weight", "2.bias"}
+    assert torch.equal(net.get_parameter("0.weight"), frozen)
 
 
 def test_the_deterministic_block_restores_the_settings_of_torch() -> None:

@@ -1,4 +1,4 @@
-"""The objective: a pure function of weights, batch, seed and step."""
+"""The objective: a pure function of weights, batch and seed."""
 
 from collections.abc import Sequence
 
@@ -30,25 +30,40 @@ def encode(captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def batch() -> Batch:
-    return Batch(torch.zeros(64, 3, 2, 8, 8), ["a red square"] * 64)
+    return a_batch(range(64))
 
 
-def test_the_loss_of_a_step_is_the_same_each_time_and_differs_between_steps(batch: Batch) -> None:
-    objective = FlowMatching(encode_text=encode, caption_dropout_ratio=0.5, seed=1)
-    assert objective(Constant(0.0), batch, 3).item() == objective(Constant(0.0), batch, 3).item()
-    assert objective(Constant(0.0), batch, 3).item() != objective(Constant(0.0), batch, 4).item()
+def a_batch(positions: Sequence[int]) -> Batch:
+    return Batch(torch.zeros(len(positions), 3, 2, 8, 8), ["a red square"] * len(positions), positions=tuple(positions))
+
+
+def objective(ratio: float = 0.0) -> FlowMatching:
+    return FlowMatching(encode_text=encode, caption_dropout_ratio=ratio, seed=1, num_strata=64)
+
+
+def test_a_sample_meets_the_same_noise_in_any_batch_and_another_one_later(batch: Batch) -> None:
+    whole = objective(0.5)(Constant(0.0), batch).per_sample
+    parts = [objective(0.5)(Constant(0.0), a_batch(chosen)).per_sample for chosen in (range(20), range(20, 64))]
+    assert torch.equal(torch.cat(parts), whole)
+    later = objective(0.5)(Constant(0.0), a_batch(range(64, 128))).per_sample
+    assert not torch.isclose(later, whole).any()
+
+
+def test_flow_times_of_a_step_lie_one_in_each_stratum() -> None:
+    times = [objective().draw(position, (1,)).t for position in range(64, 128)]
+    assert sorted(int(t * 64) for t in times) == list(range(64))
+    assert times != sorted(times)
 
 
 def test_predicting_nothing_on_empty_pictures_costs_the_variance_of_the_noise(batch: Batch) -> None:
-    objective = FlowMatching(encode_text=encode, caption_dropout_ratio=0.0, seed=1)
-    assert objective(Constant(0.0), batch, 0).item() == pytest.approx(1.0, abs=0.03)
-    assert objective(Constant(2.0), batch, 0).item() == pytest.approx(5.0, abs=0.1)
+    assert objective()(Constant(0.0), batch).per_sample.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert objective()(Constant(2.0), batch).per_sample.mean().item() == pytest.approx(5.0, abs=0.1)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
 def test_the_given_share_of_captions_is_dropped(batch: Batch, ratio: float) -> None:
     model = Constant(0.0)
-    FlowMatching(encode_text=encode, caption_dropout_ratio=ratio, seed=1)(model, batch, 0)
+    objective(ratio)(model, batch)
     dropped = (~model.masks[0].any(dim=1)).float().mean().item()
     assert dropped == pytest.approx(ratio, abs=0.2)
 

@@ -34,14 +34,15 @@ def fitted_mean(slope: float) -> float:
     x0 = MEAN + STD * torch.randn(NUM_SAMPLES, 1, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     captions = ["same"] * NUM_SAMPLES
     weights = torch.tensor(reward_weights((slope * x0.flatten()).tolist(), captions, TEMPERATURE))
-    batch = WeightedBatch(x0, captions, weights)
-    loss = RewardWeighted(flow=FlowMatching(encode_text=no_text, caption_dropout_ratio=0.0, seed=0))
+    batch = WeightedBatch(x0, captions, weights, positions=tuple(range(NUM_SAMPLES)))
+    flow = FlowMatching(encode_text=no_text, caption_dropout_ratio=0.0, seed=0, num_strata=NUM_SAMPLES)
+    loss = RewardWeighted(flow=flow)
     model = Affine()
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=20)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        value = loss(model, batch, 0)
+        value = loss(model, batch).per_sample.mean()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -16,9 +16,11 @@ from telecine.errors import InputError
 from telecine_components.align import films
 from telecine_components.align.tune.spec import Inputs, Outputs
 from telecine_components.training.checkpoint import TrainingState
-from telecine_components.training.engine import Engine, StepResult, TrainingConfig, deterministic, train
+from telecine_components.training.config import TrainingConfig
+from telecine_components.training.engine import Engine, deterministic
 from telecine_components.training.films import TRAINED_ON
-from telecine_components.training.loader import Loader, read_index
+from telecine_components.training.loader import Loader, StepBatches, read_index
+from telecine_components.training.loop import Hooks, StepResult, train
 from telecine_components.training.losses import FlowMatching, RewardWeighted, reward_weights
 from telecine_components.training.text import CachedText
 from telecine_models.pipeline import TelecinePipeline
@@ -99,24 +101,29 @@ def _config(inputs: Inputs) -> TrainingConfig:
 
 
 def _train(engine: Engine, encode_text: CachedText, lesson: Lesson, inputs: Inputs, ctx: Context) -> TrainingState:
-    def batches(position: int, batch_size: int) -> Any:
-        return lesson.loader.weighted_batch(position, batch_size, lesson.weights)
+    def steps(number: int) -> StepBatches:
+        batch = lesson.loader.weighted_batch(number * inputs.batch_size, inputs.batch_size, lesson.weights)
+        return StepBatches([batch], inputs.batch_size, 0.0)
 
-    def observe(result: StepResult) -> dict[str, float]:
+    def observe(result: StepResult) -> None:
         ctx.progress(result.step, inputs.num_steps, loss=result.loss)
         seen = {"train/grad_norm": result.grad_norm, "train/lr": result.learning_rate}
         ctx.tracker.metrics({"train/loss": result.loss, **seen, "perf/step_time_s": result.step_time_s}, result.step)
-        return seen
 
     ctx.tracker.metrics({"reward/mean": float(np.mean(lesson.rewards)), "reward/std": float(np.std(lesson.rewards))}, 0)
-    flow = FlowMatching(encode_text=encode_text, caption_dropout_ratio=inputs.caption_dropout_ratio, seed=inputs.seed)
+    flow = FlowMatching(
+        encode_text=encode_text,
+        caption_dropout_ratio=inputs.caption_dropout_ratio,
+        seed=inputs.seed,
+        num_strata=inputs.batch_size,
+        has_experts=bool(engine.module.mixtures),
+    )
     return train(
         engine,
-        batches=batches,
+        steps=steps,
         loss=RewardWeighted(flow=flow),
         checkpoints=ctx.checkpoints,
-        observe=observe,
-        stop_requested=lambda: ctx.stop_requested,
+        hooks=Hooks(observe=observe, stop_requested=lambda: ctx.stop_requested),
     )
 
 
