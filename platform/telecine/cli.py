@@ -177,6 +177,9 @@ def _run(parsed: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     result = _result(parsed, launch)
+    if result is None:
+        print(f"event=followed component={found.name}", file=sys.stderr)
+        return 0
     document = to_json(result.document()).decode()
     if parsed.result:
         with open(parsed.result, "w") as file:
@@ -202,24 +205,31 @@ def _launch(parsed: argparse.Namespace, found: component.Component, inputs: Any)
     return Launch(component=found, inputs=inputs, run=run, task=task, key=key, settings=here)
 
 
-def _result(parsed: argparse.Namespace, launch: Launch) -> "Result":
-    """Do the work, here or elsewhere; ends the MLflow run of a call that belongs to no run of a DAG."""
-    from telecine.execution import Call, closing_run, execute
+def _result(parsed: argparse.Namespace, launch: Launch) -> "Result | None":
+    """Do the work, here or elsewhere; ends the MLflow run of a call that belongs to no run of a DAG.
 
+    None on a node that only follows another one.
+    """
+    from telecine.execution import Call, closing_run, execute, follow
+    from telecine.nodes import Nodes
+
+    call = Call(
+        component=launch.component,
+        inputs=launch.inputs,
+        run=launch.run,
+        task=launch.task,
+        settings=launch.settings,
+        force=parsed.force,
+        key=parsed.key,
+    )
+    if parsed.runner == "process" and Nodes.from_environment().follows:
+        follow(call)
+        return None
     with closing_run(launch.settings, launch.run) if parsed.run is None else contextlib.nullcontext():
         if parsed.runner != "process":
             from telecine import elsewhere
 
             return elsewhere.run(launch)
-        call = Call(
-            component=launch.component,
-            inputs=launch.inputs,
-            run=launch.run,
-            task=launch.task,
-            settings=launch.settings,
-            force=parsed.force,
-            key=parsed.key,
-        )
         return execute(call)
 
 

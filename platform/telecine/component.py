@@ -47,6 +47,9 @@ class Component:
         image: the dependency set that ``entry`` needs (``airflow curate train serve monitor``).
         effects: it changes the world outside its own address (registers, reports, deploys): it is never
             taken from another run's cache, and it is written to be idempotent.
+        follower: ``module:function`` with the signature ``follow(inputs, follower) -> None``, which the nodes of a job
+            run that do not lead; see :mod:`telecine.nodes`.
+        max_nodes: how many nodes a cluster's profile may give it.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Component:
     image: str
     resources: Resources = Resources()
     effects: bool = False
+    follower: str = ""
+    max_nodes: int = 1
 
     def __post_init__(self) -> None:
         for cls in (self.inputs, self.outputs):

@@ -1,7 +1,6 @@
 """What a component's ``run(inputs, ctx)`` is given: its folder, its items and checkpoints, its tracker, its clock."""
 
 import dataclasses
-import hashlib
 import sys
 import threading
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from telecine.reading import Reader
 from telecine.storage import Store
 from telecine.tracking import RunTracker
 from telecine.work import address, attempts, items, runs, sources
@@ -44,11 +44,11 @@ class Context:
     checkpoints: Checkpoints
     tracker: RunTracker
     store: Store
+    _reader: Reader
     _digests: Digests
     _items: Items
     _attempt: Attempt
     _preempted: threading.Event
-    _downloads: set[str] = dataclasses.field(default_factory=set)
     _bar: "ProgressLine" = dataclasses.field(default_factory=lambda: ProgressLine())
 
     @property
@@ -58,26 +58,11 @@ class Context:
 
     def fetch(self, uri: str) -> Path:
         """Local, read-only path of an artifact; downloaded where the store is remote."""
-        path = self.store.path_of(uri)
-        if path is not None:
-            return self.path(path)
-        return self._downloaded(*address.elsewhere(uri)) if uri.startswith("s3://") else address.local_path(uri)
+        return self._reader.fetch(uri)
 
     def path(self, store_path: str) -> Path:
         """Local, read-only path of a file or folder named relative to the store's root."""
-        return self.store.local(store_path) or self._downloaded(self.store, store_path)
-
-    def _downloaded(self, store: Store, path: str) -> Path:
-        root = self.scratch / "store" / hashlib.sha256(store.uri.encode()).hexdigest()[:8]
-        if store.uri_of(path) in self._downloads:
-            return root / path
-        committed = address.committed_files(path, store) if store is self.store else {}
-        # A listing may be stale, a commit is not. And a store lists what lies below a folder, never the object itself.
-        names = [name for name in committed if f"{name}/".startswith(f"{path}/")]
-        for name in names or [entry.path for entry in store.entries(path)] or [path]:
-            store.download(name, root / name, sha256=committed.get(name, {}).get("sha256"))
-        self._downloads.add(store.uri_of(path))
-        return root / path
+        return self._reader.path(store_path)
 
     def items(
         self, sources: Sequence[Source], process: Callable[[Source, Path], dict[str, Any]], *, stage: str = "items"

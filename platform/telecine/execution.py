@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from telecine import provenance, storage, tracking
+from telecine import nodes, provenance, storage, tracking
 from telecine.component import Component
 from telecine.context import Context
 from telecine.errors import InputError, RetryLater, TelecineError
+from telecine.reading import Reader
 from telecine.redaction import mask
 from telecine.settings import Settings
 from telecine.storage import Store
@@ -136,6 +137,18 @@ def execute(call: Call) -> Result:
     return result
 
 
+@storage.disk_full()
+def follow(call: Call) -> None:
+    """Do the part of a node that does not lead; nothing where the work has been done already."""
+    store, digests = Store(call.settings.store_uri), Digests(call.settings.home)
+    where, result, _ = _standing(call, store, digests)
+    _check_key(call, where)
+    if result is not None:
+        return
+    with _scratch() as scratch, _preemption():
+        nodes.load_follower(call.component)(call.inputs, nodes.Follower(Reader(store, scratch)))
+
+
 def _check_key(call: Call, where: Address) -> None:
     """Refuse to do other work than the caller waits for."""
     if call.key not in (None, where.key):
@@ -235,6 +248,7 @@ def _context(
         checkpoints=checkpoints,
         tracker=tracker,
         store=store,
+        _reader=Reader(store, scratch),
         _digests=digests,
         _items=shared,
         _attempt=attempt,

@@ -23,7 +23,7 @@ from telecine.errors import InputError
 from telecine_components.training.ema import Ema, trained
 from telecine_components.training.ranks import Ranks
 from telecine_components.training.saver import DOCUMENT
-from telecine_components.training.zero import SLOTS, State
+from telecine_components.training.zero import SLOTS, State, share_of
 
 FORMAT = 2
 WEIGHTS, AVERAGE, OPTIMIZER, HISTORY = (f"{name}.safetensors" for name in ("weights", "ema", "optimizer", "history"))
@@ -100,9 +100,11 @@ def restore(folder: Path | None, module: nn.Module, state: State, ema: Ema, rank
     Raises:
         InputError: on every rank, where the checkpoint is of another format or another architecture.
     """
-    document, files, problem = ranks.told(_read(folder, module, ema, ranks) if ranks.leads else None)
+    document, found, problem = _read(folder, module, ranks) if ranks.leads else ({}, {}, "")
+    document, problem = ranks.told([document, problem])
     if problem:
         raise InputError(problem)
+    files = {name: ranks.tensors(found.get(name, {})) for name in (WEIGHTS, AVERAGE, OPTIMIZER, HISTORY)}
     training = _state(document)
     with torch.no_grad():
         buffers = _kept_buffers(module)
@@ -119,15 +121,13 @@ def restore(folder: Path | None, module: nn.Module, state: State, ema: Ema, rank
 
 
 def _restore_average(module: nn.Module, ema: Ema, average: Mapping[str, Tensor]) -> None:
-    from telecine_components.training.zero import share_of
-
     parameters = dict(trained(module))
     for name, mine in ema.weights.items():
         spread = hasattr(parameters[name], "ds_tensor")
         mine.copy_(share_of(average[name], parameters[name]) if spread else average[name])
 
 
-def _read(folder: Path | None, module: nn.Module, ema: Ema, ranks: Ranks) -> tuple[dict[str, Any], Files, str]:
+def _read(folder: Path | None, module: nn.Module, ranks: Ranks) -> tuple[dict[str, Any], Files, str]:
     """Document and files, or what is wrong with them, in words: the other ranks wait for either."""
     assert folder is not None and ranks.leads
     document = json.loads((folder / DOCUMENT).read_text())

@@ -7,6 +7,7 @@ node. Ranks that follow compute, and nothing else: what is read, committed, logg
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import tempfile
@@ -22,6 +23,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from telecine.errors import RetryLater
+from telecine.nodes import Nodes
 
 MEETING_TIMEOUT_S = 300.0
 STEP_TIMEOUT_S = 1800.0
@@ -57,30 +59,28 @@ class Ranks:
         return sums.tolist()
 
     def told(self, value: Any) -> Any:
-        """Rank 0's value of plain data, on every rank; every rank has to call it."""
+        """Rank 0's value, something that JSON can say, on every rank; every rank has to call it."""
         if self.size == 1:
             return value
-        box = [value if self.leads else None]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        text = json.dumps(value).encode() if self.leads else b""
+        length = torch.tensor([len(text)], device=self.device)
+        dist.broadcast(length, src=0)
+        data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.leads else torch.empty(0, dtype=torch.uint8)
+        data = data.to(self.device) if self.leads else data.new_empty(int(length.item()), device=self.device)
+        dist.broadcast(data, src=0)
+        return json.loads(bytes(data.tolist()))
 
-
-@dataclasses.dataclass(frozen=True)
-class Nodes:
-    """Where this process is among the nodes of a training job; one node that nobody else knows by default."""
-
-    number: int = 0
-    count: int = 1
-    address: str = ""
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Nodes":
-        """What Kubeflow Trainer's torch runtime says."""
-        count = int(environment.get("PET_NNODES", "1").rpartition(":")[2] or 1)
-        if count == 1:
-            return cls()
-        address = f"tcp://{environment['PET_MASTER_ADDR']}:{environment['PET_MASTER_PORT']}"
-        return cls(int(environment["PET_NODE_RANK"]), count, address)
+    def tensors(self, mine: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Rank 0's tensors by name, on every rank; every rank has to call it, and what others give is ignored."""
+        if self.size == 1:
+            return dict(mine)
+        layout = [(name, str(each.dtype).removeprefix("torch."), list(each.shape)) for name, each in mine.items()]
+        sent = {}
+        for name, dtype, shape in self.told(layout):
+            here = mine[name].to(self.device) if self.leads else torch.empty(shape, dtype=getattr(torch, dtype))
+            sent[name] = here.to(self.device).contiguous()
+            dist.broadcast(sent[name], src=0)
+        return sent
 
 
 @contextlib.contextmanager

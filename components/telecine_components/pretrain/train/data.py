@@ -11,16 +11,16 @@ from telecine_components.training.loader import Loader, Sample, read_index
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Samples to train on and samples held out; all of one shape."""
+    """Samples to train on and samples held out."""
 
     train: Loader
     val: Loader
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, height and width of every sample, in frames and pixels."""
-        first = self.train.samples[0]
-        return first.num_frames, first.height_px, first.width_px
+        """Frames, height and width that most training samples have, in frames and pixels."""
+        shapes = Counter((sample.num_frames, sample.height_px, sample.width_px) for sample in self.train.samples)
+        return shapes.most_common(1)[0][0]
 
     @property
     def fps(self) -> float:
@@ -34,50 +34,59 @@ def open_splits(
     digest: Callable[[Path], str],
     *,
     batch_size: int,
+    num_ranks: int,
     patch: tuple[int, int, int],
     seed: int,
 ) -> Splits:
     """Read the index and check it against the inputs.
 
     Raises:
-        InputError: no samples, mixed shapes, a batch larger than the training split, a patch that does not divide
-            the frames, a shard that is missing or has other bytes than the index says.
+        InputError: no samples, a batch larger than the training split or one that ranks cannot share, a patch that
+            does not divide a sample, a shard that is missing or has other bytes than the index says.
     """
-    samples = read_index(dataset / "index.parquet")
-    splits = {name: [sample for sample in samples if sample.split == name] for name in ("train", "val")}
-    for name, members in splits.items():
-        if not members:
+    splits = read_splits(dataset, locate, seed=seed)
+    for name, members in (("train", splits.train), ("val", splits.val)):
+        if not len(members):
             raise InputError(
-                f"pretrain.train: dataset_uri must have {name} samples, got none among {len(samples)}; "
-                "give more footage or loosen curate.filter"
+                f"pretrain.train: dataset_uri must have {name} samples, got none among "
+                f"{len(splits.train) + len(splits.val)}; give more footage or loosen curate.filter"
             )
-    _check_batch(len(splits["train"]), batch_size)
-    _check_shape(samples, patch)
+    _check_batch(len(splits.train), batch_size, num_ranks)
+    samples = [*splits.train.samples, *splits.val.samples]
+    _check_shapes(samples, patch)
     _check_shards(samples, locate, digest)
-    return Splits(*(Loader(splits[name], locate, seed=seed) for name in ("train", "val")))
+    return splits
 
 
-def _check_batch(num_train: int, batch_size: int) -> None:
+def read_splits(dataset: Path, locate: Callable[[str], Path], *, seed: int) -> Splits:
+    """The splits as the index has them."""
+    samples = read_index(dataset / "index.parquet")
+    chosen = ([sample for sample in samples if sample.split == name] for name in ("train", "val"))
+    return Splits(*(Loader(members, locate, seed=seed) for members in chosen))
+
+
+def _check_batch(num_train: int, batch_size: int, num_ranks: int) -> None:
     if batch_size > num_train:
         raise InputError(
             f"pretrain.train: batch_size must be at most the {num_train} training samples, got {batch_size}; lower it"
         )
+    if batch_size < num_ranks or batch_size % num_ranks:
+        raise InputError(
+            f"pretrain.train: batch_size must be a multiple of the {num_ranks} ranks that share it, got {batch_size}"
+        )
 
 
-def _check_shape(samples: Sequence[Sample], patch: tuple[int, int, int]) -> None:
-    shapes = Counter((sample.num_frames, sample.height_px, sample.width_px) for sample in samples)
-    if len(shapes) > 1:
-        raise InputError(f"pretrain.train: samples must have one shape [F, H, W], got {sorted(shapes)}; encode again")
-    num_frames, height_px, width_px = next(iter(shapes))
+def _check_shapes(samples: Sequence[Sample], patch: tuple[int, int, int]) -> None:
     patch_frames, patch_px, _ = patch
-    if height_px % patch_px or width_px % patch_px:
-        raise InputError(
-            f"pretrain.train: patch_px must divide the samples' {width_px}x{height_px} pixels, got {patch_px}"
-        )
-    if num_frames % patch_frames:
-        raise InputError(
-            f"pretrain.train: patch_frames must divide the samples' {num_frames} frames, got {patch_frames}"
-        )
+    for num_frames, height, width in sorted({sample.shape for sample in samples}):
+        if height % patch_px or width % patch_px:
+            raise InputError(
+                f"pretrain.train: patch_px must divide the samples' {width}x{height} pixels, got {patch_px}"
+            )
+        if num_frames % patch_frames:
+            raise InputError(
+                f"pretrain.train: patch_frames must divide the samples' {num_frames} frames, got {patch_frames}"
+            )
 
 
 def _check_shards(samples: Sequence[Sample], locate: Callable[[str], Path], digest: Callable[[Path], str]) -> None:

@@ -56,7 +56,7 @@ def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
 
 
 def constant_measure(mean_x0: torch.Tensor) -> Measure:
-    """Loss of the best constant prediction: v = noise - x0 has the expectation -mean(x0), per pixel [C, F, H, W]."""
+    """Loss of the best constant prediction: v = noise - x0 has the expectation -mean(x0), of :func:`mean_x0`."""
 
     def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
         return flow_matching_loss((-mean_x0).expand_as(x0), x0, noise)
@@ -65,10 +65,12 @@ def constant_measure(mean_x0: torch.Tensor) -> Measure:
 
 
 def mean_x0(loader: Loader) -> torch.Tensor:
-    """Mean of a split's samples in model range, per pixel [C, F, H, W] float32."""
-    total = torch.zeros(loader.gather([0]).x0.shape[1:], dtype=torch.float64)
+    """Mean of a split's samples in model range, float32: per pixel [C, F, H, W], or per channel where shapes differ."""
+    one_shape = len({sample.x0_shape for sample in loader.samples}) == 1
+    total = torch.zeros(1, dtype=torch.float64)
     for index in range(len(loader)):
-        total += loader.gather([index]).x0[0]
+        x0 = loader.gather([index]).x0[0].to(torch.float64)
+        total = total + (x0 if one_shape else x0.mean((1, 2, 3), keepdim=True))
     return (total / len(loader)).to(torch.float32)
 
 

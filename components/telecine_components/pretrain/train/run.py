@@ -11,68 +11,87 @@ import torch
 
 from telecine.config import Artifact
 from telecine.context import Context
+from telecine.nodes import Nodes
 from telecine_components.pretrain.train import heldout
 from telecine_components.pretrain.train.curves import plot_losses
 from telecine_components.pretrain.train.data import Splits, open_splits
+from telecine_components.pretrain.train.fit import build_pipeline, config_of, fit, follow, job_of, patch_size
 from telecine_components.pretrain.train.spec import Inputs, Outputs
+from telecine_components.pretrain.train.watch import Watcher
+from telecine_components.training import ranks as processes
 from telecine_components.training.checkpoint import TrainingState
-from telecine_components.training.engine import Engine, StepResult, TrainingConfig, deterministic, train
-from telecine_components.training.losses import FlowMatching
-from telecine_components.training.randomness import torch_seed
+from telecine_components.training.engine import Engine, deterministic
+from telecine_components.training.ledger import Ledger, open_ledger
+from telecine_components.training.loop import Hooks
+from telecine_components.training.losses import EncodeText
+from telecine_components.training.ranks import Ranks
 from telecine_components.training.text import CachedText
 from telecine_models.pipeline import TelecinePipeline
-from telecine_models.text import HashTextEncoder
-from telecine_models.video_dit.config import VideoDiTConfig
 from telecine_models.video_dit.model import VideoDiT
 
 log = logging.getLogger(__name__)
 
-_INIT_STREAM = 0
 # A short look at the held-out loss: enough to see the curve fall, too little to slow the run.
 _QUICK_SAMPLES, _QUICK_DRAWS = 8, 4
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training ends with: its state, and the held-out losses [num_val] of the model before and after."""
+
+    state: TrainingState
+    before: np.ndarray
+    after: np.ndarray
+    num_parameters: int
+
+
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Train one model; see :class:`Inputs`."""
-    splits = open_splits(
-        ctx.fetch(inputs.dataset_uri),
-        ctx.path,
-        ctx.digest,
-        batch_size=inputs.batch_size,
-        patch=patch_size(inputs),
-        seed=inputs.seed,
-    )
-    _log_dataset(inputs, ctx, splits)
-    with deterministic(inputs.num_threads):
-        pipeline = build_pipeline(inputs)
-        encode_text = CachedText(pipeline.text_encoder)
-        untrained = _evaluate(pipeline.transformer, encode_text, splits, inputs)
-        engine = Engine(pipeline.transformer, _config(inputs))
-        state = _train(engine, encode_text, splits, inputs, ctx)
-        with engine.ema.swapped_into(pipeline.transformer):
-            trained = _evaluate(pipeline.transformer, encode_text, splits, inputs)
-            _save_pipeline(pipeline, splits, ctx.dir / "model")
-        constant = _mean_predictor_losses(splits, inputs)
-    comparison = compare(trained, untrained, constant, splits, inputs)
-    num_parameters = pipeline.transformer.num_parameters()
-    document = _document(inputs, splits, state, comparison, num_parameters)
+    ledger = open_ledger(ctx)
+    with ledger.spend("init"):
+        dataset = ctx.fetch(inputs.dataset_uri)
+        splits = open_splits(
+            dataset,
+            ctx.path,
+            ctx.digest,
+            batch_size=inputs.batch_size,
+            num_ranks=inputs.num_processes * Nodes.from_environment().count,
+            patch=patch_size(inputs),
+            seed=inputs.seed,
+        )
+        _log_dataset(inputs, ctx, splits)
+    job = job_of(inputs, dataset, ctx.path)
+    with processes.together(inputs.num_processes, follow, job) as ranks, deterministic(inputs.num_threads):
+        trained = _train(inputs, splits, ranks, ledger, ctx)
+    document = _document(inputs, splits, trained)
     (ctx.dir / "training.json").write_text(json.dumps(document, indent=1, sort_keys=True))
     _log_curves(document, ctx)
     return _outputs(document)
 
 
-def patch_size(inputs: Inputs) -> tuple[int, int, int]:
-    """Frames, rows and columns of one token."""
-    return inputs.patch_frames, inputs.patch_px, inputs.patch_px
-
-
-def build_pipeline(inputs: Inputs) -> TelecinePipeline:
-    """The untrained pipeline: a function of depth, patch and seed."""
-    config = VideoDiTConfig.from_depth(inputs.depth, patch_size=patch_size(inputs))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(inputs.seed, _INIT_STREAM))
-        transformer = VideoDiT(**dataclasses.asdict(config))
-    return TelecinePipeline(transformer=transformer, text_encoder=HashTextEncoder(text_dim=config.text_dim))
+def _train(inputs: Inputs, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context) -> Trained:
+    """Train as rank 0, measure before and after, write the pipeline."""
+    with ledger.spend("init"):
+        pipeline = build_pipeline(inputs)
+        encode_text = CachedText(pipeline.text_encoder)
+    with ledger.spend("evaluation"):
+        before = _evaluate(pipeline.transformer, encode_text, splits, inputs)
+    with ledger.spend("init"):
+        num_parameters = pipeline.transformer.num_parameters()
+        engine = Engine(pipeline.transformer, config_of(inputs), ranks)
+    with Watcher(inputs, ctx, ledger, ranks) as watcher:
+        hooks = Hooks(
+            observe=watcher.observe,
+            evaluate=lambda step: watcher.evaluated(_quick_look(engine, encode_text, splits, inputs), step),
+            stop_requested=lambda: ctx.stop_requested,
+        )
+        state = fit(engine, splits, encode_text, inputs, ctx.checkpoints, hooks, ledger)
+    with ledger.spend("evaluation"), engine.averaged() as averaged:
+        after = _evaluate(averaged, encode_text, splits, inputs)
+        assert isinstance(averaged, VideoDiT)
+        finished = TelecinePipeline(transformer=averaged, text_encoder=pipeline.text_encoder)
+        _save_pipeline(finished, splits, ctx.dir / "model")
+    return Trained(state, before, after, num_parameters)
 
 
 def _save_pipeline(pipeline: TelecinePipeline, splits: Splits, folder: Path) -> None:
@@ -106,57 +125,8 @@ def compare(
     }
 
 
-def _config(inputs: Inputs) -> TrainingConfig:
-    names = {field.name for field in dataclasses.fields(TrainingConfig)}
-    return TrainingConfig(**{name: value for name, value in dataclasses.asdict(inputs).items() if name in names})
-
-
-def _train(engine: Engine, encode_text: CachedText, splits: Splits, inputs: Inputs, ctx: Context) -> TrainingState:
-    latest = ctx.checkpoints.latest()
-    log.info(
-        "event=train_start step=%d num_steps=%d num_train=%d",
-        latest.step if latest else 0,
-        inputs.num_steps,
-        len(splits.train),
-    )
-    executed = 0
-
-    def observe(result: StepResult) -> dict[str, float]:
-        nonlocal executed
-        executed += 1
-        speed = _speed(result, inputs.batch_size)
-        shown = {name.removeprefix("perf/"): value for name, value in speed.items()}
-        ctx.progress(result.step, inputs.num_steps, loss=result.loss, executed=executed, **shown)
-        seen = {"train/grad_norm": result.grad_norm, "train/lr": result.learning_rate}
-        if result.step % inputs.eval_every_steps == 0 or result.step == inputs.num_steps:
-            seen["eval/loss"] = _quick_look(engine, encode_text, splits, inputs)
-        ctx.tracker.metrics({"train/loss": result.loss, **seen, **speed}, result.step)
-        return seen
-
-    state = train(
-        engine,
-        batches=splits.train.batch,
-        loss=FlowMatching(
-            encode_text=encode_text, caption_dropout_ratio=inputs.caption_dropout_ratio, seed=inputs.seed
-        ),
-        checkpoints=ctx.checkpoints,
-        observe=observe,
-        stop_requested=lambda: ctx.stop_requested,
-    )
-    log.info("event=train_done step=%d executed=%d position=%d", state.step, executed, state.position)
-    return state
-
-
-def _speed(result: StepResult, batch_size: int) -> dict[str, float]:
-    return {
-        "perf/step_time_s": result.step_time_s,
-        "perf/data_wait_s": result.data_wait_s,
-        "perf/samples_per_s": batch_size / result.step_time_s,
-    }
-
-
-def _quick_look(engine: Engine, encode_text: CachedText, splits: Splits, inputs: Inputs) -> float:
-    with engine.ema.swapped_into(engine.module) as module:
+def _quick_look(engine: Engine, encode_text: EncodeText, splits: Splits, inputs: Inputs) -> float:
+    with engine.averaged() as module:
         measure = heldout.model_measure(module, encode_text)
         losses = heldout.sample_losses(
             measure, splits.val, num_draws=_QUICK_DRAWS, seed=inputs.seed, limit=_QUICK_SAMPLES
@@ -164,7 +134,7 @@ def _quick_look(engine: Engine, encode_text: CachedText, splits: Splits, inputs:
     return float(losses.mean())
 
 
-def _evaluate(model: torch.nn.Module, encode_text: CachedText, splits: Splits, inputs: Inputs) -> np.ndarray:
+def _evaluate(model: torch.nn.Module, encode_text: EncodeText, splits: Splits, inputs: Inputs) -> np.ndarray:
     measure = heldout.model_measure(model, encode_text)
     return heldout.sample_losses(measure, splits.val, num_draws=inputs.eval_draws, seed=inputs.seed)
 
@@ -174,15 +144,16 @@ def _mean_predictor_losses(splits: Splits, inputs: Inputs) -> np.ndarray:
     return heldout.sample_losses(measure, splits.val, num_draws=inputs.eval_draws, seed=inputs.seed)
 
 
-def _document(
-    inputs: Inputs, splits: Splits, state: TrainingState, comparison: dict[str, Any], num_parameters: int
-) -> dict[str, Any]:
+def _document(inputs: Inputs, splits: Splits, trained: Trained) -> dict[str, Any]:
     num_frames, height_px, width_px = splits.shape
+    state = trained.state
+    constant = _mean_predictor_losses(splits, inputs)
     tail = [value for _, value in state.history["train/loss"]][-max(1, inputs.num_steps // 10) :]
     return {
         "num_steps": state.step,
-        "num_samples_seen": state.position,
-        "num_parameters": num_parameters,
+        "num_samples_seen": state.num_samples,
+        "num_parameters": trained.num_parameters,
+        "rollbacks": state.rollbacks,
         "final_loss": float(np.mean(tail)),
         "data": {
             "num_train": len(splits.train),
@@ -192,7 +163,7 @@ def _document(
             "width_px": width_px,
             "fps": splits.fps,
         },
-        "held_out": comparison,
+        "held_out": compare(trained.after, trained.before, constant, splits, inputs),
         "history": state.history,
     }
 

@@ -10,19 +10,41 @@ from telecine.config import Artifact, param
 class Inputs:
     dataset_uri: Artifact = param(help="Dataset folder that curate.encode wrote.")
     num_steps: int = param(800, ge=1, help="Optimiser steps.")
-    batch_size: int = param(16, ge=1, help="Samples per step.")
+    batch_size: int = param(16, ge=1, help="Samples per step, on all ranks together; a mean where shapes differ.")
     learning_rate: float = param(4e-3, gt=0, help="Learning rate after the warm-up (AdamW).")
     warmup_steps: int = param(20, ge=0, help="Steps over which the learning rate rises linearly.")
+    schedule: str = param("constant", choices=("constant", "wsd", "cosine"), help="Learning rate after the warm-up.")
+    decay_ratio: float = param(0.2, gt=0, le=1, help="Last share of the steps, over which wsd falls.")
+    final_lr_ratio: float = param(0.0, ge=0, le=1, help="What wsd and cosine leave of the learning rate.")
     weight_decay: float = param(0.01, ge=0, help="Decoupled weight decay.")
     max_grad_norm: float = param(1.0, gt=0, help="Gradients of a larger norm are scaled down to it.")
     depth: int = param(4, ge=1, le=48, help="Size of the model: blocks; width and heads grow with it.")
+    num_experts: int = param(0, ge=0, help="Experts of every second feed-forward (DiffMoE); 0 for a dense model.")
     patch_frames: int = param(2, ge=1, help="Frames of a patch; must divide the samples' frames.")
     patch_px: int = param(8, ge=1, help="Side of a spatial patch; must divide the samples' height and width.")
     caption_dropout_ratio: float = param(
         0.1, ge=0, le=1, help="Share of captions dropped for classifier-free guidance."
     )
     ema_decay: float = param(0.99, ge=0, lt=1, help="Decay of the averaged weights, which are the ones published.")
+    precision: str = param(
+        "fp32", choices=("fp32", "bf16"), help="What products are computed in; weights stay in float32."
+    )
+    num_processes: int = param(1, ge=1, help="Ranks of each node: one for each GPU, or for some of the processors.")
+    zero_stage: int = param(
+        0, ge=0, le=3, help="What ZeRO shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients, 3 weights."
+    )
+    max_tokens: int = param(0, ge=0, help="Tokens of one forward pass; larger steps are accumulated. 0 for no bound.")
+    recompute: bool = param(False, help="Compute activations again in the backward pass instead of keeping them.")
+    compile: bool = param(False, help="Compile each block; on a CPU that needs a C++ compiler.")
     checkpoint_every_steps: int = param(100, ge=1, help="Steps between checkpoints, so at most this many are repeated.")
+    keep_last: int = param(2, ge=1, help="Newest checkpoints that stay.")
+    keep_best: int = param(0, ge=0, help="Checkpoints of the lowest held-out loss that stay.")
+    keep_every_steps: int = param(0, ge=0, help="Checkpoints at multiples of this stay; 0 for none.")
+    spike_score: float = param(
+        0.0, ge=0, help="Robust deviations that make a loss a spike, to go back from; 0 for never."
+    )
+    max_rollbacks: int = param(3, ge=0, help="Rollbacks in a row, after which a bad step ends the run.")
+    hang_floor_s: float = param(600.0, gt=0, help="A step may take so long; past that and 5 median steps it hangs.")
     eval_every_steps: int = param(100, ge=1, help="Steps between short measurements of the held-out loss.")
     eval_draws: int = param(8, ge=1, help="Fixed (time, noise) draws per held-out sample in the final measurement.")
     seed: int = param(0, ge=0, help="Seed of initial weights, data order, noise and evaluation.")
@@ -54,6 +76,8 @@ COMPONENT = Component(
     inputs=Inputs,
     outputs=Outputs,
     entry="telecine_components.pretrain.train.run:run",
+    follower="telecine_components.pretrain.train.fit:follow_node",
+    max_nodes=64,
     image="train",
     resources=Resources(cpus=2, memory_gib=3.0),
 )
