@@ -45,7 +45,10 @@ class Heard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Stream:
-    """Tokens that a block works on: what they ask and say, and what their flow time does to them."""
+    """Tokens that a block works on: what they ask and say, and what their flow time does to them.
+
+    ``modulation`` is shift, scale and gate of attention, then of the feed-forward; a scale is what is multiplied with.
+    """
 
     tokens: Tensor
     q: Tensor
@@ -80,9 +83,18 @@ class Attention(nn.Module):
         k: Float[Tensor, "B N K head_dim"],
         v: Float[Tensor, "B N K head_dim"],
         key_mask: Bool[Tensor, "B 1 1 K"] | None,
+        lengths: Sequence[int] | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """What the queries' tokens hear from the keys' tokens."""
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
+        """What the queries' tokens hear from the keys' tokens.
+
+        Args:
+            lengths: of the sequences that follow each other in Q and K and hear themselves alone; None for one.
+        """
+        if lengths is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
+        else:
+            parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
+            mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
         out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -139,21 +151,24 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B S D"],
         time: Float[Tensor, "B 6 T D"],
-        angles: Float[Tensor, "S P"],
+        angles: Float[Tensor, "*#batch S P"],
         real: Bool[Tensor, "B S"] | None,
         context: Context | Heard | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "B S D"], Context | Heard | None, list[Routing]]:
         """The main stream one block further, and the context, if it is not :class:`Heard` already.
 
         Args:
             real: which tokens of the main stream may be looked at; None for all.
+            lengths: of the samples that are packed into the main stream one after the other, with one flow time each;
+                None where each has a row of its own.
 
         Returns:
             the main stream, the context, and the routings of the feed-forwards that are mixtures.
         """
-        main = self._stream(x, time, angles, real)
+        main = self._stream(x, time, angles, real, lengths=lengths)
         if context is None or isinstance(context, Heard):
-            after = self._attend(main, [main] if context is None else [main, context])
+            after = self._attend(main, [main] if context is None else [main, context], lengths)
             (x,), routing = self._think([(main, after)])
             return x, context, routing
         kept, chosen = self._keep(context)
@@ -171,27 +186,35 @@ class Block(nn.Module):
         return _put_back(context, tokens, chosen), Heard(beside.k, beside.v, beside.real)
 
     def _stream(
-        self, tokens: Tensor, time: Tensor, angles: Tensor, real: Tensor | None, chosen: "_Chosen | None" = None
+        self,
+        tokens: Tensor,
+        time: Tensor,
+        angles: Tensor,
+        real: Tensor | None,
+        chosen: "_Chosen | None" = None,
+        lengths: Sequence[int] | None = None,
     ) -> _Stream:
-        modulation = (time + self.modulation[:, None]).unbind(1)
-        shift, scale = modulation[:2]
-        q, k, v = self.attention.project(self.norm_attention(tokens) * (1 + scale) + shift, angles)
+        shift, scale, gate, shift_after, scale_after, gate_after = (time + self.modulation[:, None]).unbind(1)
+        modulation: tuple[Tensor, ...] = (shift, 1 + scale, gate, shift_after, 1 + scale_after, gate_after)
+        if lengths is not None:
+            modulation = _spread(torch.stack(modulation, dim=1), lengths).unbind(1)
+        q, k, v = self.attention.project(self.norm_attention(tokens) * modulation[1] + modulation[0], angles)
         if chosen is not None:
             v = v * chosen.weight[:, None, :, None]
         return _Stream(tokens, q, k, v, real, modulation)
 
-    def _attend(self, stream: _Stream, heard: list["_Stream | Heard"]) -> Tensor:
+    def _attend(self, stream: _Stream, heard: list["_Stream | Heard"], lengths: Sequence[int] | None = None) -> Tensor:
         """A stream's tokens after they have listened."""
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*map(_said, heard), strict=True))
-        return stream.tokens + stream.modulation[2] * self.attention.mix(stream.q, keys, values, _key_mask(heard))
+        mixed = self.attention.mix(stream.q, keys, values, _key_mask(heard), lengths)
+        return stream.tokens + stream.modulation[2] * mixed
 
     def _think(self, streams: list[tuple[_Stream, Tensor]]) -> tuple[tuple[Tensor, ...], list[Routing]]:
         """The tokens of all streams after the feed-forward, for which they are one pool."""
         shifts, scales, gates = zip(*(stream.modulation[3:] for stream, _ in streams), strict=True)
         tokens = [x for _, x in streams]
         inner = [
-            self.norm_feed_forward(x) * (1 + scale) + shift
-            for x, scale, shift in zip(tokens, scales, shifts, strict=True)
+            self.norm_feed_forward(x) * scale + shift for x, scale, shift in zip(tokens, scales, shifts, strict=True)
         ]
         pool = inner[0] if len(inner) == 1 else torch.cat(inner, dim=1)
         if self.is_mixture:
@@ -226,6 +249,12 @@ class Block(nn.Module):
 class _Chosen:
     index: Tensor
     weight: Tensor
+
+
+def _spread(values: Float[Tensor, "1 6 B D"], lengths: Sequence[int]) -> Float[Tensor, "1 6 S D"]:
+    """Each sample's values for all of its tokens; expanded one by one, so that the gradient is a sum, not a scatter."""
+    parts = zip(values.split(1, dim=2), lengths, strict=True)
+    return torch.cat([value.expand(-1, -1, length, -1) for value, length in parts], dim=2)
 
 
 def _said(speaker: _Stream | Heard) -> tuple[Tensor, Tensor]:

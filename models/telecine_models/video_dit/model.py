@@ -7,7 +7,7 @@ D width.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from telecine_models.moe.routing import Routing
 from telecine_models.video_dit.block import Block, Context, Heard
 from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions, check
 from telecine_models.video_dit.config import VideoDiTConfig
+from telecine_models.video_dit.packing import pack_of
 from telecine_models.video_dit.patches import Triple, grid_of, patchify, unpatchify
 from telecine_models.video_dit.rope import angles_of, grid_angles
 
@@ -185,6 +186,53 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
         velocity = unpatchify(patches, grid, patch_size) + self._skip(active_time, patch_size[0]) * hidden_states
         return (velocity, routings) if return_routings else velocity
 
+    def forward_packed(
+        self,
+        hidden_states: Sequence[Float[Tensor, "_ C _ _ _"]],
+        timestep: Sequence[Float[Tensor, " _"]],
+        encoder_hidden_states: Sequence[Float[Tensor, "_ _ text_dim"]],
+        encoder_attention_mask: Sequence[Bool[Tensor, "_ _"]],
+    ) -> tuple[list[Tensor], list[Routing]]:
+        """As :meth:`forward` for batches of several shapes in one pass, without padding; each argument has one each.
+
+        All tokens of all samples follow each other in one sequence: linear layers, norms and feed-forwards take it as
+        one, attention takes each sample by itself, and text that is not real is left out. Velocities and gradients are
+        those of separate passes up to rounding. A DiffMoE layer's pool, and a token choice's evenness, is that of all
+        batches together, as if they were one.
+
+        Returns:
+            velocities, shaped as ``hidden_states``, and the routings of the mixtures.
+
+        Raises:
+            ValueError: as :meth:`forward`, no batch, a timestep a frame, or experts that choose within a sample.
+        """
+        batches = list(zip(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask, strict=True))
+        self._check_packed(batches)
+        patch_size = self.size.patch_size
+        pack = pack_of([(video, mask) for video, _, _, mask in batches], patch_size)
+        video = self.patch_in(torch.cat([patchify(each, patch_size).flatten(0, 1) for each in hidden_states]))
+        text = self.text_in(torch.cat([each[mask] for _, _, each, mask in batches]))
+        time = self._embed_time(torch.cat(list(timestep))[:, None], video.dtype, {})
+        active_time = nn.functional.silu(time)
+        modulation = self.time_modulation(active_time[:, 0]).unflatten(1, (6, -1)).transpose(0, 1)
+        angles = pack.angles(self.size.head_dim)
+        x, routings = self._blocks(
+            pack.joined(text, video)[None], modulation[None], angles, None, None, None, pack.lengths
+        )
+        shift, scale = (time + self.modulation_out)[pack.sample[pack.is_video]].unbind(1)
+        patches = self.patch_out(self.norm_out(x[0, pack.is_video]) * (1 + scale) + shift)
+        around = self._skip(active_time, patch_size[0]).split(pack.counts)
+        parts = zip(pack.parted(patches), pack.grids, around, hidden_states, strict=True)
+        return [unpatchify(part, grid, patch_size) + ratio * noisy for part, grid, ratio, noisy in parts], routings
+
+    def _check_packed(self, batches: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+        for batch in batches:
+            self._check(*batch)
+        if any(len(timestep.shape) != 1 for _, timestep, _, _ in batches):
+            raise ValueError("VideoDiT.forward_packed: timestep must be one for each sample, got one for each frame")
+        if self.size.num_experts and self.size.mixture == "expert_choice":
+            raise ValueError("VideoDiT.forward_packed: mixture must not be 'expert_choice', which looks at one sample")
+
     def listen(self, conditions: Conditions, hidden_states: Float[Tensor, "B C F H W"]) -> HeardContext:
         """What conditions say to videos shaped like ``hidden_states``, whatever their noise, time and text.
 
@@ -211,12 +259,13 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
         real: Tensor | None,
         heard: Context | HeardContext | None,
         steered: Callable[[Tensor, int], Tensor] | None,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, list[Routing]]:
         routings: list[Routing] = []
         for index, block in enumerate(self.blocks):
             told = heard.blocks[index] if isinstance(heard, HeardContext) else heard
             takes_part = told if self.size.has_context(index) else None
-            x, after, routing = self._run(block, x, modulation, angles, real, takes_part)
+            x, after, routing = self._run(block, x, modulation, angles, real, takes_part, lengths)
             x = x if steered is None else steered(x, index)
             if isinstance(after, Context):
                 heard = after
