@@ -64,7 +64,7 @@ def read_member(path: Path, offset: int, length: int) -> bytes:
     return data
 
 
-def array_bytes(array: npt.NDArray[np.uint8]) -> bytes:
+def array_bytes(array: npt.NDArray[np.generic]) -> bytes:
     """``array`` in the .npy format, without pickle."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)

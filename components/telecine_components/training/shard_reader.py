@@ -17,6 +17,8 @@ import numpy.typing as npt
 from telecine.errors import InputError
 
 MAX_OPEN = 128
+EMPTY_TEXT = "empty_text.npy"
+"""File of a dataset folder with the token vectors of the caption "", which dropped captions become."""
 _MAGIC_BYTES = 10
 """Of the .npy format, version 1.0: magic, version and the length of the header."""
 _Header = tuple[np.dtype[np.generic], tuple[int, ...]]
