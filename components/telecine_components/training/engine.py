@@ -1,8 +1,8 @@
 """A model, its optimizer and its average, stepped by DeepSpeed.
 
-DeepSpeed computes: it reduces and shards over ranks. What it would do beside that is kept from it: its operators,
-which it compiles at first use, are declared unavailable, its checkpoints are ours, and its precision is PyTorch's
-autocast over float32 weights, so that averages and checkpoints are exact.
+DeepSpeed computes: it reduces and shards over ranks; one rank with nothing to shard does without it. What it would do
+beside that is kept from it: its operators, which it compiles at first use, are declared unavailable, its checkpoints
+are ours, and its precision is PyTorch's autocast over float32 weights, so that averages and checkpoints are exact.
 """
 
 import contextlib
@@ -34,9 +34,10 @@ from telecine_components.training.zero import state_of
 from telecine_models.moe.diffmoe import DiffMoE
 from telecine_models.moe.routing import Routing
 from telecine_models.moe.thresholds import copy_buffers, update_thresholds
+from telecine_models.video_dit.model import VideoDiT
 
-Loss = Callable[[Any, Any], Objective]
-"""(model, batch) -> what is minimised; its randomness must be a function of the batch's positions."""
+Loss = Callable[[Any, Sequence[Any]], Objective]
+"""(model, batches) -> what is minimised, in one pass; its randomness must be a function of the batches' positions."""
 
 BETAS = (0.9, 0.95)
 MAX_BUCKET = 200_000_000
@@ -71,6 +72,7 @@ class Engine:
         self._state = state_of(config.zero_stage, self.model, self.optimizer)
         self.ema = Ema(module, config.ema_decay)
         self._routings: list[Sequence[Routing]] = []
+        self._packs = _can_pack(module, config)
         self._spare: Batch | None = None
 
     def backward(self, batches: Sequence[Batch], num_samples: int, loss: Loss) -> Share:
@@ -82,14 +84,13 @@ class Engine:
         """
         began, busy_s = time.perf_counter(), 0.0
         self._routings = []
-        mine = self._as_many(batches)
+        passes = self._passes(batches)
         value = torch.zeros((), dtype=torch.float64)
-        for number, batch in enumerate(mine):
-            counts = float(number < len(batches))
+        for number, (together, counts) in enumerate(passes):
             with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                objective = loss(self.model, batch)
+                objective = loss(self.model, together)
             total = objective.total() / num_samples * counts
-            self.model.set_gradient_accumulation_boundary(number == len(mine) - 1)
+            self.model.set_gradient_accumulation_boundary(number == len(passes) - 1)
             busy_s = time.perf_counter() - began
             # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
             self.model.backward(total * self.ranks.size)
@@ -143,36 +144,32 @@ class Engine:
         """Restore a checkpoint in place; rank 0 names its folder."""
         return checkpoint.restore(folder, self.module, self._state, self.ema, self.ranks)
 
-    def _as_many(self, batches: Sequence[Batch]) -> list[Batch]:
-        """This rank's batches, and spare ones that count for nothing: in each backward pass all ranks take part."""
+    def _passes(self, batches: Sequence[Batch]) -> list[tuple[list[Batch], float]]:
+        """Batches that run together, and what they count: spare ones for nothing, as in each pass all ranks take part.
+
+        A step whose tokens are not bounded is one pass. Where weights are spread it is not, because DeepSpeed gathers
+        them for the model's own forward.
+        """
         mine = [_on(batch, self.ranks.device) for batch in batches]
+        packs = self._packs and not self.config.max_tokens and len(mine) > 1
+        passes = [(mine, 1.0)] if packs else [([batch], 1.0) for batch in mine]
         self._spare = mine[-1] if mine else self._spare
         if self.ranks.size == 1:
-            return mine
-        most = torch.tensor(max(1, len(mine)), device=self.ranks.device)
+            return passes
+        most = torch.tensor(max(1, len(passes)), device=self.ranks.device)
         dist.all_reduce(most, dist.ReduceOp.MAX)
-        missing = int(most.item()) - len(mine)
+        missing = int(most.item()) - len(passes)
         if missing and self._spare is None:
             raise InputError("training: the first step has fewer samples than ranks; raise batch_size")
-        assert self._spare is not None
-        return mine + [self._spare] * missing
+        return passes + [([self._spare], 0.0)] * missing if self._spare is not None else passes
+
+
+def _can_pack(module: nn.Module, config: TrainingConfig) -> bool:
+    return isinstance(module, VideoDiT) and module.size.mixture != "expert_choice" and config.zero_stage < 3
 
 
 def _on(batch: Batch, device: torch.device) -> Batch:
     return batch if batch.x0.device == device else dataclasses.replace(batch, x0=batch.x0.to(device))
-
-
-@contextlib.contextmanager
-def deterministic(num_threads: int) -> Iterator[None]:
-    """Fixed thread count and deterministic kernels for the block: equal inputs then give equal bits."""
-    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic)
-        torch.set_num_threads(threads)
 
 
 def _prepare(module: nn.Module, config: TrainingConfig) -> None:
@@ -196,7 +193,33 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
     return [block for blocks in found for block in blocks.children()]
 
 
+class Alone(nn.Module):
+    """Where there is nothing to reduce or to shard: PyTorch by itself, with what is used of DeepSpeed's engine."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__()
+        self.module, self._optimizer = module, optimizer
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """The module's."""
+        return self.module(*arguments, **named)
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        """Nothing to do: gradients add up until a step."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add to the gradients."""
+        loss.backward()
+
+    def step(self) -> None:
+        """Take the step."""
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
 def _initialize(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig, ranks: Ranks) -> Any:
+    if ranks.size == 1 and config.zero_stage == 0:
+        return Alone(module, optimizer)
     # Read by DeepSpeed while it is imported: without it it probes the machine and warns that it found a CPU.
     if ranks.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -229,7 +252,8 @@ def _settings(module: nn.Module, config: TrainingConfig, ranks: Ranks) -> Mappin
             "allgather_bucket_size": 2 * bucket,  # it must be even
         },
     }
-    return settings | ({"gradient_clipping": config.max_grad_norm} if config.zero_stage else {})
+    # At stage 0 the norm is clipped here, because DeepSpeed does not tell it; its own default clips to 1.
+    return settings | {"gradient_clipping": config.max_grad_norm if config.zero_stage else 0.0}
 
 
 def _ensure_group() -> None:

@@ -7,6 +7,7 @@ is a function of its position in the run, so it is the same on any rank, in any 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,18 +53,27 @@ class FlowMatching:
     num_strata: int
     has_experts: bool = False
 
-    def __call__(self, model: torch.nn.Module, batch: Batch) -> Objective:
-        """Losses of a batch whose positions are known."""
+    def __call__(self, model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
+        """Losses of batches whose positions are known, one after the other; several of them run as one pack."""
+        noised = [self._noised(batch) for batch in batches]
+        if len(batches) == 1 and not self.has_experts:
+            return Objective(noised[0].loss(model(*noised[0].arguments)))
+        if len(batches) == 1:
+            predicted, routings = model(*noised[0].arguments, return_routings=True)
+            return Objective(noised[0].loss(predicted), routings)
+        columns = zip(*(each.arguments for each in noised), strict=True)
+        dit: Any = getattr(model, "module", model)
+        packed, routings = dit.forward_packed(*map(list, columns))
+        losses = [each.loss(predicted) for each, predicted in zip(noised, packed, strict=True)]
+        return Objective(torch.cat(losses), routings)
+
+    def _noised(self, batch: Batch) -> "Noised":
         draws = [self.draw(position, batch.x0.shape[1:]) for position in batch.positions]
         t = torch.tensor([each.t for each in draws], device=batch.x0.device)
         noise = torch.stack([each.noise for each in draws]).to(batch.x0.device)
         captions = ["" if each.drops_caption else text for each, text in zip(draws, batch.captions, strict=True)]
         embeddings, mask = (tensor.to(batch.x0.device) for tensor in self.encode_text(captions))
-        if not self.has_experts:
-            return Objective(velocity_loss(model, batch.x0, noise, t, (embeddings, mask)))
-        x_t = interpolate(batch.x0, noise, t)
-        predicted, routings = model(x_t, t, embeddings, mask, return_routings=True)
-        return Objective(flow_matching_loss(predicted, batch.x0, noise), routings)
+        return Noised(batch.x0, noise, t, embeddings, mask)
 
     def draw(self, position: int, shape: Sequence[int]) -> "Draw":
         """What the sample at a position meets."""
@@ -73,6 +83,26 @@ class FlowMatching:
         within, chance = torch.rand(2, generator=random).tolist()
         noise = torch.randn(tuple(shape), generator=random)
         return Draw((stratum + within) / self.num_strata, noise, chance < self.caption_dropout_ratio)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Noised:
+    """A batch ``x0`` [B, C, F, H, W] with what is drawn for it: ``noise``, flow times ``t`` [B], and its text."""
+
+    x0: torch.Tensor
+    noise: torch.Tensor
+    t: torch.Tensor
+    embeddings: torch.Tensor
+    mask: torch.Tensor
+
+    @property
+    def arguments(self) -> tuple[torch.Tensor, ...]:
+        """What a denoiser is called with."""
+        return interpolate(self.x0, self.noise, self.t), self.t, self.embeddings, self.mask
+
+    def loss(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Loss [B] of a predicted velocity."""
+        return flow_matching_loss(predicted, self.x0, self.noise)
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,11 +129,11 @@ class RewardWeighted:
 
     flow: FlowMatching
 
-    def __call__(self, model: torch.nn.Module, batch: Batch) -> Objective:
-        """Weighted losses of a :class:`WeightedBatch`."""
-        assert isinstance(batch, WeightedBatch)
-        plain = self.flow(model, batch)
-        return Objective(batch.weights.to(plain.per_sample.device) * plain.per_sample, plain.routings)
+    def __call__(self, model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
+        """Weighted losses of :class:`WeightedBatch` batches."""
+        plain = self.flow(model, batches)
+        weights = torch.cat([batch.weights for batch in batches if isinstance(batch, WeightedBatch)])
+        return Objective(weights.to(plain.per_sample.device) * plain.per_sample, plain.routings)
 
 
 def reward_weights(rewards: Sequence[float], groups: Sequence[str], temperature: float) -> list[float]:

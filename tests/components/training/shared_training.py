@@ -17,7 +17,8 @@ from telecine.storage import Store  # noqa: E402
 from telecine.work.checkpoints import Checkpoints  # noqa: E402
 from telecine.work.digests import Digests  # noqa: E402
 from telecine_components.training.config import TrainingConfig  # noqa: E402
-from telecine_components.training.engine import Engine, deterministic  # noqa: E402
+from telecine_components.training.determinism import deterministic  # noqa: E402
+from telecine_components.training.engine import Engine  # noqa: E402
 from telecine_components.training.loader import Batch, StepBatches  # noqa: E402
 from telecine_components.training.loop import Hooks, NoCheckpoints, StepResult, train  # noqa: E402
 from telecine_components.training.losses import FlowMatching  # noqa: E402

@@ -14,8 +14,9 @@ from telecine.work.digests import Digests
 from telecine_components.training import checkpoint
 from telecine_components.training.checkpoint import TrainingState
 from telecine_components.training.config import TrainingConfig
+from telecine_components.training.determinism import deterministic
 from telecine_components.training.ema import Ema
-from telecine_components.training.engine import Engine, deterministic
+from telecine_components.training.engine import Engine
 from telecine_components.training.loader import Batch, StepBatches
 from telecine_components.training.loop import Hooks, StepResult, train
 from telecine_components.training.losses import Objective
@@ -43,7 +44,8 @@ def steps(number: int, micro: int = SIZE) -> StepBatches:
     return StepBatches([batch(positions[at : at + micro]) for at in range(0, SIZE, micro)], SIZE, 1.0)
 
 
-def loss(model: torch.nn.Module, chosen: Batch) -> Objective:
+def loss(model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
+    [chosen] = batches
     noise = torch.stack([torch.randn(6, generator=generator(2, position)) for position in chosen.positions])
     predicted: torch.Tensor = model(chosen.x0 + 0.1 * noise)
     return Objective((predicted - 3 * chosen.x0).square().mean(1))
@@ -66,7 +68,7 @@ def run_to_end(
     checkpoints: Checkpoints,
     stop_after: int = 10**9,
     data: Callable[[int], StepBatches] = steps,
-    objective: Callable[[torch.nn.Module, Batch], Objective] = loss,
+    objective: Callable[[torch.nn.Module, Sequence[Batch]], Objective] = loss,
 ) -> tuple[TrainingState, list[StepResult]]:
     seen: list[StepResult] = []
     hooks = Hooks(observe=seen.append, stop_requested=lambda: len(seen) >= stop_after - 1)
@@ -82,7 +84,7 @@ def test_steps_are_those_of_a_bare_loop_with_adamw(checkpoints: Checkpoints) -> 
     with deterministic(1):
         for step in range(CONFIG.num_steps):
             optimizer.param_groups[0]["lr"] = 0.05 * min(1.0, (step + 1) / 3)
-            value = loss(net, steps(step).batches[0]).per_sample.mean()
+            value = loss(net, steps(step).batches).per_sample.mean()
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
@@ -151,12 +153,12 @@ def test_a_checkpoint_of_another_architecture_or_format_is_refused(checkpoints: 
         Engine(small_net(), CONFIG).load(found.dir)
 
 
-def poisoned(at: set[int]) -> Callable[[torch.nn.Module, Batch], Objective]:
+def poisoned(at: set[int]) -> Callable[[torch.nn.Module, Sequence[Batch]], Objective]:
     """The loss, no number in the steps of the data that are named."""
 
-    def objective(model: torch.nn.Module, chosen: Batch) -> Objective:
-        found = loss(model, chosen)
-        return Objective(found.per_sample * float("nan")) if chosen.positions[0] // SIZE in at else found
+    def objective(model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
+        found = loss(model, batches)
+        return Objective(found.per_sample * float("nan")) if batches[0].positions[0] // SIZE in at else found
 
     return objective
 

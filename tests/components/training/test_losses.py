@@ -42,10 +42,10 @@ def objective(ratio: float = 0.0) -> FlowMatching:
 
 
 def test_a_sample_meets_the_same_noise_in_any_batch_and_another_one_later(batch: Batch) -> None:
-    whole = objective(0.5)(Constant(0.0), batch).per_sample
-    parts = [objective(0.5)(Constant(0.0), a_batch(chosen)).per_sample for chosen in (range(20), range(20, 64))]
+    whole = objective(0.5)(Constant(0.0), [batch]).per_sample
+    parts = [objective(0.5)(Constant(0.0), [a_batch(chosen)]).per_sample for chosen in (range(20), range(20, 64))]
     assert torch.equal(torch.cat(parts), whole)
-    later = objective(0.5)(Constant(0.0), a_batch(range(64, 128))).per_sample
+    later = objective(0.5)(Constant(0.0), [a_batch(range(64, 128))]).per_sample
     assert not torch.isclose(later, whole).any()
 
 
@@ -56,14 +56,14 @@ def test_flow_times_of_a_step_lie_one_in_each_stratum() -> None:
 
 
 def test_predicting_nothing_on_empty_pictures_costs_the_variance_of_the_noise(batch: Batch) -> None:
-    assert objective()(Constant(0.0), batch).per_sample.mean().item() == pytest.approx(1.0, abs=0.03)
-    assert objective()(Constant(2.0), batch).per_sample.mean().item() == pytest.approx(5.0, abs=0.1)
+    assert objective()(Constant(0.0), [batch]).per_sample.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert objective()(Constant(2.0), [batch]).per_sample.mean().item() == pytest.approx(5.0, abs=0.1)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
 def test_the_given_share_of_captions_is_dropped(batch: Batch, ratio: float) -> None:
     model = Constant(0.0)
-    objective(ratio)(model, batch)
+    objective(ratio)(model, [batch])
     dropped = (~model.masks[0].any(dim=1)).float().mean().item()
     assert dropped == pytest.approx(ratio, abs=0.2)
 

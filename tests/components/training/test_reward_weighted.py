@@ -42,7 +42,7 @@ def fitted_mean(slope: float) -> float:
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        value = loss(model, batch).per_sample.mean()
+        value = loss(model, [batch]).per_sample.mean()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -15,7 +15,7 @@ from telecine_components.align.collect.spec import Inputs, Outputs
 from telecine_components.media.encode import write_mp4
 from telecine_components.media.shards import ShardWriter, array_bytes, read_array
 from telecine_components.media.sheet import side_by_side, write_side_by_side
-from telecine_components.training.engine import deterministic
+from telecine_components.training.determinism import deterministic
 from telecine_components.training.films import Camera
 from telecine_models.backlot.caption import draw_captions
 

@@ -17,7 +17,8 @@ from telecine_components.align import films
 from telecine_components.align.tune.spec import Inputs, Outputs
 from telecine_components.training.checkpoint import TrainingState
 from telecine_components.training.config import TrainingConfig
-from telecine_components.training.engine import Engine, deterministic
+from telecine_components.training.determinism import deterministic
+from telecine_components.training.engine import Engine
 from telecine_components.training.films import TRAINED_ON
 from telecine_components.training.loader import Loader, StepBatches, read_index
 from telecine_components.training.loop import Hooks, StepResult, train

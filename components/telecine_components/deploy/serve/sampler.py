@@ -15,7 +15,7 @@ import numpy as np
 from telecine.errors import RetryLater
 from telecine_components.deploy.serve.tasks import RUNNING, Disowned, Film, Task, Tasks
 from telecine_components.media.encode import write_mp4
-from telecine_components.training.engine import deterministic
+from telecine_components.training.determinism import deterministic
 from telecine_models.pipeline import TelecinePipeline
 
 log = logging.getLogger(__name__)

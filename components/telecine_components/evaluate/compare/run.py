@@ -12,7 +12,7 @@ from telecine.errors import InputError, RetryLater
 from telecine_components.evaluate.compare.spec import MIN_PROMPTS, Inputs, Outputs
 from telecine_components.evaluate.compare.verdict import verdict
 from telecine_components.media.sheet import write_side_by_side
-from telecine_components.training.engine import deterministic
+from telecine_components.training.determinism import deterministic
 from telecine_components.training.films import Camera
 from telecine_models.backlot.caption import draw_captions
 from telecine_models.rewards.caption import PARTS, caption_reward

@@ -14,7 +14,7 @@ from telecine.errors import InputError, RetryLater
 from telecine_components.evaluate.sample.sheet import upscale, write_contact_sheet
 from telecine_components.evaluate.sample.spec import Inputs, Outputs
 from telecine_components.media.encode import write_mp4
-from telecine_components.training.engine import deterministic
+from telecine_components.training.determinism import deterministic
 from telecine_models.pipeline import TelecinePipeline
 
 log = logging.getLogger(__name__)
