@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from telecine import provenance
 from telecine.errors import InputError, RetryLater
+from telecine.points import FLUSH_S, YIELD_S, Point, Points
 from telecine.redaction import mask
 from telecine.settings import Settings
 from telecine.storage import Store, to_json
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FLUSH_S = 5.0
-FLUSH_POINTS = 500
-YIELD_S = 10.0
-"""How long a winner lets its rivals see that they have lost."""
-ASLEEP_S = YIELD_S - 2.0
-"""A process that was silent for this long may have been stopped, and its work been done by another."""
-Point = tuple[str, float, int, int]
-"""Name, value, milliseconds since the epoch and step."""
 MAX_PARAM_CHARS = 6000
 MAX_DATASET_DIGEST_CHARS = 36
 
@@ -89,12 +82,12 @@ def _trouble(error: Exception) -> str | None:
 class RunTracker:
     """One MLflow run being written.
 
-    Points are buffered and sent in batches. Racing attempts share the run: only the attempt for which ``leads``
-    holds sends, the others keep their points until they lead, and a step that was sent is not sent again.
+    Metrics are appended to :class:`telecine.points.Points` and sent by its thread; everything else waits for MLflow.
 
     Args:
-        leads: whether this attempt may send now.
+        leads: whether this attempt may send points now.
         rivals: other attempts at the same work that live.
+        flush_s: seconds between two sendings, and so what a SIGKILL may lose of a curve.
     """
 
     def __init__(
@@ -105,70 +98,56 @@ class RunTracker:
         *,
         leads: Callable[[], bool] = lambda: True,
         rivals: Callable[[], Set[str]] = frozenset,
+        flush_s: float = FLUSH_S,
     ) -> None:
         self.client, self.run_id, self.parent_run_id = client, run_id, parent_run_id
-        self._leads, self._rivals = leads, rivals
-        self._points: list[Point] = []
-        self._last_steps: dict[str, int] = {}
-        self._flushed = self._awake = time.monotonic()
+        self._rivals = rivals
+        self._points = Points(
+            send=self._log, last_steps=self._last_steps, leads=leads, failures=failures, flush_s=flush_s
+        )
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log values at an optimiser step (or any other integer axis)."""
-        self._look_at_the_clock()
-        now_ms = int(time.time() * 1000)
-        self._points += [(name, float(value), now_ms, step) for name, value in values.items()]
-        if len(self._points) >= FLUSH_POINTS or time.monotonic() - self._flushed > FLUSH_S:
-            self.flush()
+        """Log values at an optimiser step (or any other integer axis); takes microseconds, whatever MLflow does."""
+        self._points.add(values, step)
 
     def settle(self) -> list[Point]:
         """Send what is buffered, if this attempt leads, before a checkpoint says that it is not computed again.
 
         An attempt that does not lead keeps its points and returns them: who leads may be dead without its being known.
         """
-        self._look_at_the_clock()
-        if self._points and self._leads():
-            self._send()
-        return list(self._points)
+        return self._points.settle()
 
     def resume(self, points: Iterable[Sequence[Any]]) -> None:
         """Take over the points that an attempt before this one could not send; what was sent is not sent again."""
-        kept: list[Point] = [(name, value, moment, step) for name, value, moment, step in points]
-        self._points = [*kept, *(point for point in self._points if point not in kept)]
+        self._points.resume(points)
 
     def complete(self) -> None:
         """Send all that is left, because this attempt has won: once its rivals have yielded, or in spite of them."""
         deadline = time.monotonic() + YIELD_S
         while self._rivals() and time.monotonic() < deadline:
             time.sleep(0.5)
-        self._last_steps.clear()
-        self._send()
+        self._points.settle_all()
+        self.close()
 
     def flush(self) -> None:
         """Send what is buffered, if this attempt leads; what MLflow does not take now stays for the next time."""
-        self._flushed = time.monotonic()
-        try:
-            self.settle()
-        except failures() as error:
-            log.warning("event=tracker_away points=%d error=%r", len(self._points), _first_line(error))
+        self._points.flush()
 
-    def _look_at_the_clock(self) -> None:
-        """Forget what was sent after a sleep in which another attempt may have taken the lead."""
-        now = time.monotonic()
-        if now - self._awake > ASLEEP_S:
-            self._last_steps.clear()
-        self._awake = now
+    def close(self) -> None:
+        """End the thread that sends metrics; what it has not sent stays for :meth:`settle`."""
+        self._points.close()
 
-    def _send(self) -> None:
-        if not self._points:
-            return
+    def _log(self, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        fresh = [point for point in self._points if point[3] > self._last_step(point[0])]
-        for start in range(0, len(fresh), 1000):
-            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in fresh[start : start + 1000]])
-        for name, _, _, step in fresh:
-            self._last_steps[name] = max(step, self._last_steps[name])
-        self._points.clear()
+        self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+
+    def _last_steps(self, names: Set[str]) -> dict[str, int]:
+        there = self.client.get_run(self.run_id).data.metrics
+        return {name: self._last_step(name) if name in there else -1 for name in names}
+
+    def _last_step(self, name: str) -> int:
+        return max((metric.step for metric in self.client.get_metric_history(self.run_id, name)), default=-1)
 
     def knows(self, run_id: str) -> bool:
         """Whether an MLflow run exists in this tracker; work of another person over the same store has it elsewhere."""
@@ -198,12 +177,6 @@ class RunTracker:
         tags = [InputTag("mlflow.data.context", context)]
         self.client.log_inputs(self.run_id, [DatasetInput(dataset=dataset, tags=tags)])
         self.tags({"dataset.digest": digest})
-
-    def _last_step(self, name: str) -> int:
-        if name not in self._last_steps:
-            history = self.client.get_metric_history(self.run_id, name)
-            self._last_steps[name] = max((metric.step for metric in history), default=-1)
-        return self._last_steps[name]
 
 
 def parent_run(client: "MlflowClient", settings: Settings, store: Store, run: str) -> str:

@@ -115,6 +115,52 @@ def test_points_of_attempts_that_never_led_reach_mlflow_through_the_checkpoints(
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == list(range(1, 9))
 
 
+KILLED = """
+import os, pathlib, sys, time
+from telecine import settings, tracking
+
+go = pathlib.Path(sys.argv[2])
+tracker = tracking.RunTracker(tracking.connect(settings.from_environment()), sys.argv[1], "", flush_s=1.0)
+step = 0
+while True:
+    step += 1
+    tracker.metrics({"loss": 1 / step, "moment": time.time()}, step)
+    if step == 100:
+        tracker.settle()  # as before a checkpoint
+        go.touch()
+    time.sleep(0.005)
+"""
+
+
+def test_kill_nine_loses_at_most_what_came_since_the_last_flush(deployment: settings.Settings, tmp_path: Path) -> None:
+    client = tracking.connect(deployment)
+    run_id = client.create_run("0").info.run_id
+    settled = tmp_path / "settled"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, run_id, str(settled)], env=os.environ | deployment.environment()
+    )
+    try:
+        _await(settled.exists)
+        _await(lambda: len(client.get_metric_history(run_id, "loss")) > 100)
+        time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait()
+        killed = time.time()
+    curve = sorted(client.get_metric_history(run_id, "loss"), key=lambda point: point.step)
+    moments = [point.value for point in client.get_metric_history(run_id, "moment")]
+    assert [point.step for point in curve] == list(range(1, len(curve) + 1)), "no gap and none twice"
+    assert [point.value for point in curve] == [1 / point.step for point in curve]
+    assert killed - max(moments) < 1.0 + 2.0, "the time between two sendings, and one request"
+    # Whoever goes on from the checkpoint of step 100 computes the steps after it again.
+    tracker = tracking.RunTracker(client, run_id, run_id)
+    for step in range(101, len(curve) + 50):
+        tracker.metrics({"loss": 1 / step}, step)
+    tracker.complete()
+    steps = [point.step for point in client.get_metric_history(run_id, "loss")]
+    assert sorted(steps) == list(range(1, len(curve) + 50))
+
+
 class _Away(Store):
     """A store that goes away as somebody claims."""
 
