@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import backlot
+import checkpoint_stall
+import loader
+import metric_logging
+import mixed_shapes
 import moe
 import orchestration
 import rows
+import step
 from rows import Comparison, Trial
 
 BENCHES: dict[str, Callable[[Trial], Comparison]] = {
     "backlot_vs_encode": backlot.backlot_vs_encode,
+    "checkpoint_stall_vs_torch_save": checkpoint_stall.checkpoint_stall_vs_torch_save,
+    "logging_vs_mlflow": metric_logging.logging_vs_mlflow,
+    "loader_vs_pyav": loader.loader_vs_pyav,
+    "mixed_shapes_vs_buckets": mixed_shapes.mixed_shapes_vs_buckets,
+    "mixed_shapes_vs_padding": mixed_shapes.mixed_shapes_vs_padding,
     "moe_layer_vs_dense": moe.moe_layer_vs_dense,
     "moe_layer_vs_loop": moe.moe_layer_vs_loop,
     "orchestration_share": orchestration.orchestration_share,
+    "step_vs_bare_loop": step.step_vs_bare_loop,
 }
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "bench.json"
 
