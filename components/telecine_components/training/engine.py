@@ -184,8 +184,10 @@ def _prepare(module: nn.Module, config: TrainingConfig) -> None:
     if config.compile:
         if not torch.cuda.is_available() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise InputError("training: compile needs a C++ compiler on a CPU, and there is none; turn it off")
+        # How many tokens an expert gets is in the data, which no graph can hold: blocks with experts stay as they are.
         for block in blocks:
-            block.compile(dynamic=True)
+            if not any(isinstance(part, DiffMoE) for part in block.modules()):
+                block.compile(dynamic=True)
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
