@@ -6,7 +6,7 @@ export TELECINE_HOME ?= $(CURDIR)/.telecine
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down serve drills bench images cluster cluster-down check format constraints
+.PHONY: help demo test up down serve drills bench claims images cluster cluster-down check format constraints
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -37,6 +37,9 @@ drills: $(VENV)/installed  ## inject faults and count what they did (docs/drills
 
 bench: $(VENV)/installed  ## measure against peers (docs/bench.json, docs/bench.md); ROW=id one row, RUNS=n pairs of runs
 	@$(BIN)/python infra/bench/bench.py $(if $(ROW),--row $(ROW)) --runs $(or $(RUNS),2)
+
+claims: $(VENV)/installed  ## try research claims at toy scale (docs/claims.json); ROW=id one claim, SEEDS=a,b,… others, PROFILE=gpu larger
+	@$(BIN)/python infra/claims/claims.py $(if $(ROW),--row $(ROW)) $(if $(SEEDS),--seeds $(SEEDS)) --profile $(or $(PROFILE),laptop)
 
 images: $(VENV)/installed  ## build the container images (docs/images.md); SET=train one, BARE=1 without a container registry
 	@$(BIN)/python infra/images/images.py $(SET) $(if $(BARE),--bare)
