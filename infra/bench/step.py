@@ -126,7 +126,7 @@ def bare(setting: Setting, *, number: int) -> Leg:
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     ends = []
     for step in range(config.num_steps):
-        loss = setting.loss(model, setting.batch(step)).total() / config.batch_size
+        loss = setting.loss(model, [setting.batch(step)]).total() / config.batch_size
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for group in optimizer.param_groups:
