@@ -136,6 +136,11 @@ class Deployment:
             )
         ]
 
+    def series(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Steps and values of a metric of an MLflow run, with every double."""
+        query = "select step, value from metrics where run_uuid = ? and key = ? order by step"
+        return [(row[0], row[1]) for row in self._query(query, run_id, metric)]
+
     def untold(self, key: str, num_steps: int) -> list[str]:
         """What MLflow lacks of a toy training with this key, or has twice."""
         children = self.children(key)

@@ -20,6 +20,7 @@ import leaks
 import process_kills
 import races
 import record
+import training_kills
 import two_demos
 from record import Count, Drill, Trial
 
@@ -33,6 +34,7 @@ DRILLS: dict[str, Drill] = {
     "racing_pairs": races.racing_pairs,
     "s3_faults": http_faults.s3_faults,
     "store_outage": http_faults.store_outage,
+    "training_kills": training_kills.training_kills,
     "two_demos": two_demos.two_demos,
     "zombie_attempt": http_faults.zombie_attempt,
 }

@@ -36,9 +36,20 @@ def param(
     le: float | None = None,
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
+    keyed: bool = True,
 ) -> Any:
-    """Declare one input: its default, its meaning in a sentence, and the bounds it must keep."""
-    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    """Declare one input: its default, its meaning in a sentence, and the bounds it must keep.
+
+    Args:
+        keyed: whether another value is other work. Not for how work is done and not what is computed: calls that
+            differ in it alone meet at one address, go on from each other's checkpoints and reuse each other's result.
+
+    Raises:
+        ValueError: an input without a default that is not keyed.
+    """
+    if not keyed and default is dataclasses.MISSING:
+        raise ValueError("param: an input that is not keyed must have a default")
+    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "keyed": None if keyed else False}
     metadata = {"help": help} | {name: rule for name, rule in rules.items() if rule is not None}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -49,15 +60,20 @@ def build(cls: type[T], values: Mapping[str, Any], *, owner: str) -> T:
     Raises:
         InputError: for an unknown or missing key, a wrong type or a broken bound; ``owner`` opens the message.
     """
-    fields = {field.name: field for field in _fields(cls)}
-    for name in values:
-        check_name(cls, name, owner=owner)
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+    checked = check(cls, values, owner=owner)
+    missing = [f.name for f in _fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise InputError(f"{owner}: {', '.join(missing)} must be given; set it with --set {missing[0]}=…")
-    types = get_type_hints(cls)
-    checked = {name: _checked(fields[name], types[name], value, owner) for name, value in values.items()}
     return cls(**checked)
+
+
+def check(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
+    """Plain values of some fields of a ``cls``, typed; raises :class:`InputError` as :func:`build` does."""
+    for name in values:
+        check_name(cls, name, owner=owner)
+    fields = {field.name: field for field in _fields(cls)}
+    types = get_type_hints(cls)
+    return {name: _checked(fields[name], types[name], value, owner) for name, value in values.items()}
 
 
 def check_name(cls: type, name: str, *, owner: str) -> None:
@@ -81,12 +97,15 @@ def load(text: str) -> dict[str, Any]:
     path = Path(text.removeprefix("file://"))
     if not path.is_file():
         raise InputError(f"--inputs: no file {text!r}; expected a JSON object or a .toml or .json file")
-    if path.suffix == ".toml":
-        try:
-            return tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path}: not valid TOML: {error}") from error
-    return _object(path.read_text(), str(path))
+    return read_toml(path) if path.suffix == ".toml" else _object(path.read_text(), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file that a person wrote; raises :class:`InputError` where it is none."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from error
 
 
 def parse_setting(text: str, cls: type | None = None) -> tuple[str, Any]:
@@ -120,6 +139,15 @@ def json_schema(cls: type, name: str) -> dict[str, Any]:
 def is_artifact(cls: type, name: str) -> bool:
     """Whether a field names bytes (compared by digest) rather than a value."""
     return get_type_hints(cls)[name] is Artifact
+
+
+def is_keyed(cls: type, name: str) -> bool:
+    """Whether another value of a field is other work; see :func:`param`. Raises TypeError for an artifact without."""
+    field = next(f for f in _fields(cls) if f.name == name)
+    keyed = bool(field.metadata.get("keyed", True))
+    if not keyed and is_artifact(cls, name):
+        raise TypeError(f"{cls.__module__}: {name} is an artifact, and what work is made from is always keyed")
+    return keyed
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:

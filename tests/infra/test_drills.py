@@ -20,6 +20,7 @@ AT_LEAST = {
     "racing_pairs": 2,
     "s3_faults": 10,
     "store_outage": 1,
+    "training_kills": 2,
     "two_demos": 1,
     "zombie_attempt": 1,
 }
@@ -63,6 +64,7 @@ def test_the_record_holds_every_drill_in_full() -> None:
     assert record["container_flywheel"]["injected"] >= 3
     assert record["racing_pairs"]["injected"] >= 40
     assert record["process_kills"]["injected"] >= 20
+    assert record["training_kills"]["injected"] >= 20
     assert record["two_demos"]["injected"] >= 4
     assert [name for name, row in record.items() if row["lost"] or row["doubled"] or row["torn"]] == []
     assert [name for name, row in record.items() if row["what"].endswith("(short)")] == []

@@ -89,6 +89,23 @@ def test_a_setting_is_json_where_it_parses_and_text_otherwise(text: str, value: 
     assert config.parse_setting(text) == ("a", value)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Odd:
+    data_uri: Artifact = param("", keyed=False, help="Data.")
+    num_processes: int = param(1, ge=1, keyed=False, help="How it is run.")
+    num_steps: int = param(10, help="What is computed.")
+
+
+def test_an_input_is_keyed_unless_it_says_otherwise_and_an_artifact_always() -> None:
+    assert config.is_keyed(Odd, "num_steps") and not config.is_keyed(Odd, "num_processes")
+    with pytest.raises(TypeError, match="data_uri is an artifact"):
+        config.is_keyed(Odd, "data_uri")
+    with pytest.raises(ValueError, match="not keyed must have a default"):
+        param(keyed=False, help="How?")
+    with pytest.raises(InputError, match="num_processes must be at least 1, got 0"):
+        config.build(Odd, {"num_processes": 0}, owner="x")
+
+
 def test_the_json_schema_carries_type_bounds_choices_and_help() -> None:
     assert config.json_schema(Inputs, "threshold") == {
         "description": "Between 0 and 1.",

@@ -40,6 +40,21 @@ def test_another_value_is_other_work_and_the_reason_names_it(letters: Letters) -
     assert second["reason"] == "times was 2, now 3"
 
 
+def test_how_work_is_done_is_no_part_of_what_it_is(toys: Any, deployment: settings.Settings) -> None:
+    toys.add(
+        "text.count",
+        inputs='text: str = param("ab", help="A text.")\nlanes: int = param(1, ge=1, keyed=False, help="How.")',
+        outputs='length: int = param(help="Characters.")',
+        body="return Outputs(length=len(inputs.text))",
+    )
+    first, second = toys.run("text.count", lanes=3), toys.run("text.count", lanes=2)
+    assert (first["decision"], second["decision"]) == ("ran", "reused")
+    record = _commit(deployment, second)
+    assert record["address"]["inputs"] == {"text": "ab"}
+    assert record["inputs"] == {"text": "ab", "lanes": 3}, "the commit says how it was done all the same"
+    assert toys.run("text.count", text="abc", lanes=2)["decision"] == "ran"
+
+
 def test_an_artifact_counts_by_its_bytes_not_by_its_place(toys: Any, tmp_path: Path) -> None:
     toys.add("text.count", **COUNT)
     here, there, other = (tmp_path / name for name in ("here.txt", "there.txt", "other.txt"))

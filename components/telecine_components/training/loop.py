@@ -176,6 +176,7 @@ class Loop:
         if result.step == self.config.num_steps or (self._eval_every and result.step % self._eval_every == 0):
             with self._ledger.spend("evaluation"):
                 values |= self._hooks.evaluate(result.step)
+                self.ranks.meet()  # who waits for the others' evaluation must not seem to hang in a step
         history = self._state.history
         for name, value in values.items() if self.ranks.leads else ():
             history.setdefault(name, []).append((result.step, value))
@@ -199,6 +200,7 @@ class Loop:
                 saver.save(state.step, files, state.document(), score=_newest(state, "eval/loss"))
             if last:
                 saver.wait()
+            self.ranks.meet()  # rank 0 may have waited for the checkpoint before
 
     def _go_back(self, verdict: Verdict, saver: Saver) -> None:
         """Restore the last checkpoint and go on with the data after the bad step's."""

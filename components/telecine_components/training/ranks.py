@@ -3,32 +3,48 @@
 On one machine rank 0 starts the others, which meet it in a file. Across machines Kubeflow Trainer starts a process on
 each node and tells it where the first one is (``PET_…``, the variables of torchrun); each starts the ranks of its
 node. Ranks that follow compute, and nothing else: what is read, committed, logged and drawn is rank 0's.
+
+They live and die together. Who follows is killed by the kernel when its leader ends, also where it was stopped; a
+leader whose follower died says so and asks to be called again.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json
+import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from telecine.errors import RetryLater
+from telecine.errors import InputError, RetryLater
 from telecine.nodes import Nodes
+from telecine_components.training.watchdog import FolderStore, RankStore, RollCall, end_process
+
+log = logging.getLogger(__name__)
 
 MEETING_TIMEOUT_S = 300.0
 STEP_TIMEOUT_S = 1800.0
 CPU = torch.device("cpu")
 FAREWELL_S = 20.0
+MOURNING_S = 60.0
+"""For so long a leader may go on after a follower died, to finish what needs no follower."""
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +55,28 @@ class Ranks:
         number: from 0, which leads.
         size: how many there are.
         device: what this one computes on.
+        board: where they leave words for each other; None for one that is alone.
     """
 
     number: int = 0
     size: int = 1
     device: torch.device = CPU
+    board: RankStore | None = dataclasses.field(default=None, compare=False)
 
     @property
     def leads(self) -> bool:
         """Whether this is rank 0."""
         return self.number == 0
+
+    @property
+    def roll_call(self) -> RollCall | None:
+        """How a watchdog finds out which rank is to blame; None for one that is alone."""
+        return RollCall(self.board, self.number, self.size) if self.board is not None else None
+
+    def meet(self) -> None:
+        """Wait for each other; every rank has to call it."""
+        if self.size > 1:
+            dist.barrier()
 
     def total(self, *values: float) -> list[float]:
         """Each value summed over the ranks, in float64; every rank has to call it."""
@@ -94,30 +122,40 @@ def together(
         follow: a function of a module, and its arguments plain data: they cross to other processes.
 
     Raises:
-        RetryLater: a rank of this node died; the others cannot go on without it.
+        RetryLater: a rank of this node was killed; the others cannot go on without it.
+        InputError: a rank that follows met one.
+        RuntimeError: a rank that follows failed.
     """
     nodes = nodes or Nodes.from_environment()
     size, first = num_processes * nodes.count, num_processes * nodes.number
     if size == 1:
-        _meet("", 0, 1)
+        _join("", 0, 1)
         yield Ranks(device=_device(0))
         return
     with tempfile.TemporaryDirectory(prefix="telecine-ranks-") as folder:
         place = nodes.address or f"file://{folder}/meeting"
-        children = [_start(place, first, local, size, follow, arguments) for local in range(1, num_processes)]
+        words = FolderStore(Path(folder) / "words")
+        children = [_start(place, words, first, local, size, follow, arguments) for local in range(1, num_processes)]
         try:
-            with _surviving(children):
-                _meet(place, first, size)
-                yield Ranks(first, size, _device(0))
+            with _surviving(children, words):
+                board = _meet(place, first, size, children)
+                yield Ranks(first, size, _device(0), board)
                 dist.barrier()
+            _part(children, FAREWELL_S)
         finally:
-            _part(children)
+            _part(children, 0.0)
 
 
 def _start(
-    place: str, first: int, local: int, size: int, follow: Callable[..., None], arguments: Sequence[Any]
+    place: str,
+    words: FolderStore,
+    first: int,
+    local: int,
+    size: int,
+    follow: Callable[..., None],
+    arguments: Sequence[Any],
 ) -> BaseProcess:
-    settings = (place, first + local, local, size, os.getpid())
+    settings = (place, words, first + local, local, size, os.getpid())
     child = mp.get_context("spawn").Process(
         target=_be_a_follower, args=(*settings, follow, arguments), name=f"rank-{first + local}", daemon=True
     )
@@ -126,25 +164,86 @@ def _start(
 
 
 def _be_a_follower(
-    place: str, number: int, local: int, size: int, parent: int, follow: Callable[..., None], arguments: Sequence[Any]
+    place: str,
+    words: FolderStore,
+    number: int,
+    local: int,
+    size: int,
+    parent: int,
+    follow: Callable[..., None],
+    arguments: Sequence[Any],
 ) -> None:
     """Whether to stop is rank 0's decision, which comes with the next step; so this process ignores the signal."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _end_with(parent)
     os.environ["LOCAL_RANK"] = str(local)
-    _meet(place, number, size)
-    follow(Ranks(number, size, _device(local)), *arguments)
-    dist.barrier()
+    board = _meet(place, number, size)
+    try:
+        follow(Ranks(number, size, _device(local), board), *arguments)
+        dist.barrier()
+    except RetryLater:
+        return  # a stop, which all ranks decide together
+    except InputError as error:
+        words.set(f"rank-{number}", str(error))
+        sys.exit(error.exit_code)
+    except Exception as error:
+        words.set(f"rank-{number}", f"{type(error).__name__}: {error}")
+        raise
     dist.destroy_process_group()
 
 
 def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; where it cannot, a thread looks after the parent."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_look_after, args=(parent,), daemon=True).start()
+
+
+def _look_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
-    os._exit(75)
+    os._exit(RetryLater.exit_code)
 
 
-def _meet(place: str, number: int, size: int) -> None:
+def _meet(place: str, number: int, size: int, children: Sequence[BaseProcess] = ()) -> RankStore:
+    """Wait until every rank is here, then join them; returns the board for their words.
+
+    Raises:
+        RuntimeError: one of the children died on its way.
+        RetryLater: not all ranks came in time.
+    """
+    board = _board(place, number)
+    board.set(f"here-{number}", "")
+    deadline = time.monotonic() + MEETING_TIMEOUT_S
+    while not board.check([f"here-{rank}" for rank in range(size)]):
+        if dead := _dead(children):
+            raise RuntimeError(f"{dead[0].name} did not come")
+        if time.monotonic() > deadline:
+            raise RetryLater(f"not all {size} ranks came within {MEETING_TIMEOUT_S:.0f} s; call again")
+        time.sleep(0.02)
+    _join(place, number, size)
+    return board
+
+
+def _board(place: str, number: int) -> RankStore:
+    parts = urlsplit(place)
+    if parts.scheme == "file":
+        return FolderStore(Path(parts.path).parent / "board")
+    timeout = timedelta(seconds=MEETING_TIMEOUT_S)
+    # The group's own store has the same address: within rank 0 they share one server.
+    store = TCPStore(
+        str(parts.hostname),
+        int(parts.port or 0),
+        is_master=number == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    board: RankStore = PrefixStore("telecine-board", store)
+    return board
+
+
+def _join(place: str, number: int, size: int) -> None:
     """Join the process group. One process talks to nobody, and several on one machine stay on its loopback."""
     os.environ.setdefault("LOCAL_RANK", "0")
     if not place.startswith("tcp://"):
@@ -160,24 +259,56 @@ def _meet(place: str, number: int, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _surviving(children: Sequence[BaseProcess]) -> Iterator[None]:
-    """Name the rank whose death is behind an error of communication."""
+def _surviving(children: Sequence[BaseProcess], words: FolderStore) -> Iterator[None]:
+    """Name the rank whose death is behind an error of communication, or behind the silence that follows it."""
+    over = threading.Event()
+    threading.Thread(target=_mourn, args=(children, over), name="mourner", daemon=True).start()
     try:
         yield
     except RuntimeError as error:
         time.sleep(1.0)  # the connection breaks before the process is reaped
-        dead = [child for child in children if child.exitcode not in (None, 0)]
-        if not dead:
-            raise
-        raise RetryLater(f"{dead[0].name} ended with {dead[0].exitcode}; call again to go on") from error
+        if dead := _dead(children):
+            raise _what_it_means(dead[0], words) from error
+        raise
+    finally:
+        over.set()
 
 
-def _part(children: Sequence[BaseProcess]) -> None:
+def _mourn(children: Sequence[BaseProcess], over: threading.Event) -> None:
+    """End this process some time after a follower was killed: what waits for the dead may wait for ever."""
+    while not over.wait(0.2):
+        connection.wait([child.sentinel for child in children], timeout=1.0)
+        if (dead := _dead(children)) and _was_ended(dead[0]):
+            if not over.wait(MOURNING_S):
+                log.error("event=rank_died rank=%s exit=%s", dead[0].name, dead[0].exitcode)
+                end_process("")
+            return
+
+
+def _dead(children: Sequence[BaseProcess]) -> list[BaseProcess]:
+    """Who ended otherwise than well: first those that were killed, as the others fail for the lack of them."""
+    return sorted(
+        (child for child in children if child.exitcode not in (None, 0)), key=lambda each: not _was_ended(each)
+    )
+
+
+def _was_ended(child: BaseProcess) -> bool:
+    """By a signal, or by its own watchdog."""
+    return child.exitcode is not None and (child.exitcode < 0 or child.exitcode == RetryLater.exit_code)
+
+
+def _what_it_means(dead: BaseProcess, words: FolderStore) -> Exception:
+    if _was_ended(dead):
+        return RetryLater(f"{dead.name} ended with {dead.exitcode}; call again to go on")
+    told = words.get(dead.name).decode() if words.check([dead.name]) else f"it ended with {dead.exitcode}"
+    return InputError(told) if dead.exitcode == InputError.exit_code else RuntimeError(f"{dead.name} failed: {told}")
+
+
+def _part(children: Sequence[BaseProcess], patience_s: float) -> None:
     """End what is left: nobody waits for a rank that follows a leader who has given up."""
-    deadline = time.monotonic() + FAREWELL_S
-    failed = any(child.exitcode not in (None, 0) for child in children)
+    deadline = time.monotonic() + patience_s
     for child in children:
-        child.join(0.0 if failed else max(0.0, deadline - time.monotonic()))
+        child.join(max(0.0, deadline - time.monotonic()))
         if child.exitcode is None:
             child.kill()
             child.join()

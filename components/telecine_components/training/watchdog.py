@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -38,6 +39,29 @@ class RankStore(Protocol):
     def get(self, key: str) -> bytes: ...
 
     def check(self, keys: list[str]) -> bool: ...
+
+
+class FolderStore:
+    """Words of the ranks of one machine, a file each: nobody who is stopped while it writes keeps the others out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def set(self, key: str, value: str) -> None:
+        """Leave a word in place of the one before."""
+        # Threads of one process may speak at once.
+        draft = self._folder / f".{key}-{os.getpid()}-{threading.get_ident()}"
+        draft.write_text(value)
+        draft.replace(self._folder / key)
+
+    def get(self, key: str) -> bytes:
+        """The last word; raises :class:`FileNotFoundError` where there is none."""
+        return (self._folder / key).read_bytes()
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether there is a word for each key."""
+        return all((self._folder / key).exists() for key in keys)
 
 
 class RollCall:
@@ -89,6 +113,8 @@ class Watchdog:
         step_ratio: and this multiple of the median step.
         patience_s: how long anything else may take at a stretch: a compilation, a checkpoint, an evaluation, and the
             first step, which has no others to be held against.
+        grace_s: added to ``floor_s`` and ``patience_s`` by one that lets another speak first. How often ranks leave
+            word is decided without it: all of them have to be heard in the time for which one listens.
     """
 
     def __init__(
@@ -101,9 +127,10 @@ class Watchdog:
         floor_s: float = 30.0,
         step_ratio: float = 5.0,
         patience_s: float = 1800.0,
+        grace_s: float = 0.0,
     ) -> None:
         self._ledger, self._on_hang, self._save, self._roll_call = ledger, on_hang or end_process, save, roll_call
-        self._floor_s, self._step_ratio, self._patience_s = floor_s, step_ratio, patience_s
+        self._floor_s, self._step_ratio, self._patience_s = floor_s + grace_s, step_ratio, patience_s + grace_s
         self.pause_s = min(5.0, floor_s / 4, patience_s / 4)
         self._watched = threading.get_ident()
         self._closing = threading.Event()
@@ -192,7 +219,10 @@ def _within(seconds: float, call: Callable[..., object], *arguments: object) -> 
 def _say(roll_call: RollCall, activity: Activity) -> None:
     try:
         roll_call.say(activity)
-    except RuntimeError as error:  # what torch's stores raise; who needs the word will see that it is missing
+    except (
+        RuntimeError,
+        OSError,
+    ) as error:  # what stores of torch and of folders raise; who needs the word will see that it is missing
         log.warning("event=roll_call_failed error=%r", str(error))
 
 

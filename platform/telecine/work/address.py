@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from telecine.component import Component
-from telecine.config import is_artifact
+from telecine.config import is_artifact, is_keyed
 from telecine.errors import InputError
 from telecine.storage import Store, to_json
 from telecine.work import commits, source
@@ -25,7 +25,7 @@ class Address:
     Attributes:
         component: ``area.verb``.
         key: 32 hexadecimal digits, the digest of everything below.
-        inputs: resolved values; an artifact stands as ``{"digest": …}``.
+        inputs: resolved values of the inputs that are keyed; an artifact stands as ``{"digest": …}``.
         modules: digest of each source module in the component's import closure.
         run: the run's slug for a component with effects, else None: effects are never shared between runs.
     """
@@ -56,6 +56,7 @@ def resolve(component: Component, inputs: Any, *, store: Store, digests: Digests
     values = {
         field.name: _canonical(component, field.name, getattr(inputs, field.name), store, digests)
         for field in dataclasses.fields(inputs)
+        if is_keyed(component.inputs, field.name)
     }
     modules = source.module_digests(component.entry_module)
     scope = run if component.effects else None

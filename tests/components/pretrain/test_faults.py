@@ -1,0 +1,242 @@
+"""Faults planted in real trainings: each is named, ends as designed, and the same call goes on afterwards."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from telecine import settings
+from telecine.storage import Store
+from telecine_components.media.shards import array_bytes
+from telecine_components.training.loader import Loader, read_index
+
+DRILLS = Path(__file__).parents[3] / "infra" / "drills"
+SHARD = "items/test/latents.tar"
+TIMEOUT_S = 240.0
+HANG_FLOOR_S = 6.0
+STOPPED_S, RUNNING_S = 0.02, 0.003
+"""A rank that runs for less than a forward pass at a time is slow."""
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What the calls say."""
+    return tmp_path / "log.txt"
+
+
+@pytest.fixture
+def start(deployment: settings.Settings, log: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start ``telecine run pretrain.train``, behind other words of a command line where they are given."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def call(inputs: dict[str, Any], *before: str, **environment: str) -> "subprocess.Popen[bytes]":
+        arguments = ["run", "pretrain.train", "--run", "faults", "--inputs", json.dumps(inputs)]
+        command = [*before, sys.executable, "-m", "telecine.cli", *arguments, "--result", str(tmp_path / "result.json")]
+        where = os.environ | deployment.environment() | {"OMP_NUM_THREADS": "1"} | environment
+        with log.open("ab") as said:
+            started.append(subprocess.Popen(command, env=where, stdout=said, stderr=said))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(there: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait for something while a process runs."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not there():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.005)
+
+
+def model_digest(store: Store) -> str:
+    """Digest of the model of the only training in a store."""
+    (key,) = [name for name in store.folders("work/pretrain.train") if name != "items"]
+    digest: str = store.read_json(f"work/pretrain.train/{key}/commit.json")["outputs"]["model_uri"]["digest"]
+    return digest
+
+
+def spoil(deployment: settings.Settings, cached: Path, position: int) -> Path:
+    """A copy of a dataset of float32 latents in which those at a position of the training are no numbers."""
+    folder, store = deployment.home / "spoilt", deployment.home / "store"
+    shutil.copytree(cached, folder)
+    train = [sample for sample in read_index(cached / "index.parquet") if sample.split == "train"]
+    bad = train[Loader(train, store.joinpath, seed=0).index_at(position)]
+    shard = bytearray((store / bad.shard).read_bytes())
+    spoilt = array_bytes(np.full(bad.x0_shape, math.nan, dtype=np.float32))
+    assert len(spoilt) == bad.length
+    shard[bad.offset : bad.offset + bad.length] = spoilt
+    (store / SHARD).write_bytes(shard)
+    table = pq.read_table(cached / "index.parquet")
+    place = {"shard": SHARD, "shard_digest": hashlib.sha256(shard).hexdigest()}
+    rows = [row | place for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), folder / "index.parquet")
+    return folder
+
+
+def test_a_sample_that_is_no_number_is_left_out_and_named(
+    run_component: Callable[..., Any],
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    tiny_training: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cached = run_component("pretrain.cache", dataset_uri=make_dataset(deployment, num_clips=16), dtype="float32")
+    folder = Path(cached.dataset_uri.removeprefix("file://"))
+    dataset = spoil(deployment, folder, position=3 * tiny_training["batch_size"] + 1)
+    steps = {"num_steps": 6, "checkpoint_every_steps": 2, "depth": 1}
+    outputs = run_component("pretrain.train", dataset_uri=dataset, **tiny_training | steps)
+    training = json.loads(Path(outputs.training_uri.removeprefix("file://")).read_text())
+    (rollback,) = training["rollbacks"]
+    assert (rollback["step"], rollback["to_step"], rollback["data_step"]) == (3, 2, 4)
+    assert "loss nan" in rollback["reason"]
+    assert "event=rolled_back step=3 to_step=2 kind=not_finite" in caplog.text
+    losses = training["history"]["train/loss"]
+    assert [step for step, _ in losses] == list(range(1, 7))
+    assert all(math.isfinite(value) for _, value in losses)
+    assert math.isfinite(outputs.eval_loss) and math.isfinite(outputs.gain_over_mean_predictor_low)
+
+
+def test_a_full_disk_ends_with_75_and_the_next_call_goes_on(
+    start: Start,
+    log: Path,
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    trained: Any,
+    tiny_training: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    if shutil.which("unshare") is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs unshare")
+        pytest.skip("there is no unshare")
+    dataset = make_dataset(deployment)
+    disk, there, kept = (tmp_path / name for name in ("disk", "there", "kept"))
+    disk.mkdir()
+    # All checkpoints stay, so the small file system is full in mid training; then it grows, and the call is repeated.
+    inputs = {"dataset_uri": str(dataset), **tiny_training, "checkpoint_every_steps": 2, "keep_last": 100}
+    script = (
+        'mount -t tmpfs -o size=6M tmpfs "$0" && cp -r "$1" "$0/store" || exit 3; shift; "$@"; echo "first=$?"; '
+        f'ls "$0"/store/work/pretrain.train/*/checkpoints > "{there}"; mount -o remount,size=200M "$0"; "$@"; '
+        f'echo "second=$?"; cp -r "$0/store" "{kept}"'
+    )
+    unshared = ("unshare", "--map-root-user", "--mount", "sh", "-c", script, str(disk))
+    store = deployment.home / "store"
+    process = start(inputs, *unshared, str(store), TELECINE_STORE=f"file://{disk}/store")
+    assert process.wait(TIMEOUT_S) == 0, log.read_text()
+    said = log.read_text()
+    assert "first=75" in said and "second=0" in said, said
+    assert "there is no space left" in said and "Traceback" not in said
+    assert 0 < len(there.read_text().split()) < tiny_training["num_steps"] / 2, "it was full in mid training"
+    assert model_digest(Store(f"file://{kept}")) == model_digest(Store(trained.deployment.store_uri))
+
+
+def test_a_store_that_goes_away_ends_with_75_and_the_next_call_goes_on(
+    start: Start,
+    log: Path,
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    trained: Any,
+    tiny_training: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DRILLS))
+    from places import BUCKET, ObjectServer, s3_environment
+
+    inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training, "checkpoint_every_steps": 2}
+    server = ObjectServer(tmp_path / "objects")
+    try:
+        environment = s3_environment(server.port) | {"TELECINE_STORE_RETRY_S": "1"}
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        store = Store(f"s3://{BUCKET}/faults")
+        for path in (deployment.home / "store").rglob("*.tar"):
+            store.write(str(path.relative_to(deployment.home / "store")), path.read_bytes())
+        there = {"TELECINE_STORE": store.uri, **environment}
+        process = start(inputs, **there)
+        until(lambda: any("checkpoints" in entry.path for entry in store.entries("work")), process, log)
+        server.kill()
+        assert process.wait(TIMEOUT_S) == 75, log.read_text()
+        assert "Traceback" not in log.read_text()
+        server.restart()
+        assert start(inputs, **there).wait(TIMEOUT_S) == 0, log.read_text()
+        assert model_digest(store) == model_digest(Store(trained.deployment.store_uri))
+    finally:
+        server.kill()
+
+
+def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
+    start: Start,
+    log: Path,
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    tiny_training: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DRILLS))
+    import training_moments
+
+    inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training} | {
+        "num_processes": 2,
+        "num_steps": 70,
+        "eval_every_steps": 100,
+        "hang_floor_s": HANG_FLOOR_S,
+    }
+    process = start(inputs)
+    work = deployment.home / "store/work/pretrain.train"
+    until(lambda: training_moments.newest(work) > 0, process, log)
+    (rank_1,) = training_moments.followers(process)
+    with hampered(rank_1):
+        until(lambda: "event=straggler" in log.read_text(), process, log)
+    os.kill(rank_1, signal.SIGSTOP)
+    assert process.wait(TIMEOUT_S) == 75, log.read_text()
+    said = log.read_text()
+    assert "event=straggler step=50 reason='rank 1 takes " in said
+    assert "event=hang reason='no step for " in said and "rank 1 is silent" in said
+    assert training_moments.left_after(deployment.home, 10.0) == []
+    assert start(inputs).wait(TIMEOUT_S) == 0, log.read_text()
+    assert len(list(work.iterdir())) == 1
+    assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 70
+
+
+@contextlib.contextmanager
+def hampered(pid: int) -> Iterator[None]:
+    """Stop a process again and again, for most of the time, while the block lasts."""
+    over = threading.Event()
+
+    def hamper() -> None:
+        while not over.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(STOPPED_S)
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(RUNNING_S)
+
+    thread = threading.Thread(target=hamper, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

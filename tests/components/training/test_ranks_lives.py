@@ -1,0 +1,63 @@
+"""Ranks live and die together, and the one that leads says why."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("shared_lives.py")
+
+
+def start(fault: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), fault], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def follower_of(process: "subprocess.Popen[str]") -> int:
+    """The process of the rank that follows."""
+    words = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return next(int(word) for word in words if "spawn_main" in Path(f"/proc/{word}/cmdline").read_text())
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("none", 0, "met"),
+        ("killed on its way", 75, "RetryLater: rank-1 ended with -9; call again to go on"),
+        ("killed", 75, "RetryLater: rank-1 ended with -9; call again to go on"),
+        ("wrong input", 78, "InputError: the shard 7 is missing; encode it again"),
+        ("broken", 1, "RuntimeError: rank-1 failed: ZeroDivisionError: of nothing"),
+    ],
+)
+def test_what_becomes_of_a_follower_is_told_by_its_leader(fault: str, code: int, words: str) -> None:
+    leader = start(fault)
+    out, err = leader.communicate(timeout=120)
+    assert (out.splitlines()[-1:], leader.returncode) == ([words], code), err
+
+
+def test_a_follower_that_is_stopped_ends_with_its_leader() -> None:
+    leader = start("stopped")
+    assert leader.stdout is not None and leader.stdout.readline() == "met\n"
+    follower = follower_of(leader)
+    deadline = time.monotonic() + 60
+    while state_of(follower) != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    leader.kill()
+    leader.communicate()
+    while state_of(follower) not in ("", "Z"):
+        assert time.monotonic() < deadline, "the follower outlives its leader"
+        time.sleep(0.02)
