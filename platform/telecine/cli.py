@@ -140,6 +140,8 @@ def _add(commands: Any, name: str, command: Any, help: str) -> argparse.Argument
 def _add_run(commands: Any) -> None:
     run = _add(commands, "run", _run, "run one component, or return the commit of the same work")
     run.add_argument("component")
+    recipe = "name of a recipe (telecine describe lists them) or a .toml file; --inputs and --set win over it"
+    run.add_argument("--recipe", metavar="NAME", help=recipe)
     run.add_argument("--inputs", default="{}", help="a JSON object, env:VARIABLE, or a .toml or .json file")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one input; wins over --inputs")
     run.add_argument("--result", metavar="FILE", help="write the result document here")
@@ -157,8 +159,9 @@ def _run(parsed: argparse.Namespace) -> int:
     # Two threads that spin while they wait for a core cost three times the processor time of two that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     found = component.find(parsed.component)
-    values = config.load(parsed.inputs) | dict(config.parse_setting(text, found.inputs) for text in parsed.set)
-    inputs = found.parse(values)
+    recipe = {} if parsed.recipe is None else found.recipe(parsed.recipe)
+    settings_given = dict(config.parse_setting(text, found.inputs) for text in parsed.set)
+    inputs = found.parse(recipe | config.load(parsed.inputs) | settings_given)
     if parsed.runner == "process" and parsed.dry_run:
         sys.stdout.write(to_json(dataclasses.asdict(inputs)).decode())
         return 0
@@ -267,16 +270,25 @@ def _what(found: component.Component) -> str:
 def _describe(parsed: argparse.Namespace) -> None:
     found = component.find(parsed.component)
     tables = {kind: [_row(cls, f) for f in dataclasses.fields(cls)] for kind, cls in _sides(found).items()}
+    recipes = {name: _what_recipe(path) for name, path in found.recipes.items()}
     if parsed.json:
-        questions.print_json({"name": found.name, "effects": found.effects, "entry": found.entry, **tables})
+        about = {"name": found.name, "effects": found.effects, "entry": found.entry, "recipes": recipes}
+        questions.print_json(about | tables)
         return
     print(f"{found.name}: {_what(found)}")
+    if recipes:
+        print("\nrecipes:", *(f"  {name}: {what}" for name, what in recipes.items()), sep="\n")
     for kind, rows in tables.items():
         print(f"\n{kind}:")
         for row in rows:
             default = "" if "default" not in row else f" = {row['default']!r}"
             bounds = "".join(f", {rule} {row[rule]}" for rule in ("ge", "gt", "le", "lt", "choices") if rule in row)
             print(f"  {row['name']}: {row['type']}{default}{bounds}\n      {row['help']}")
+
+
+def _what_recipe(path: Path) -> str:
+    """The first line of a recipe, which is a comment."""
+    return path.read_text().partition("\n")[0].removeprefix("#").strip()
 
 
 def _sides(found: component.Component) -> dict[str, type]:

@@ -1,15 +1,19 @@
 """What a component is: a light declaration that any process can import, and the heavy code it names.
 
 ``components/<area>/<verb>/spec.py`` holds ``Inputs``, ``Outputs`` and one ``COMPONENT``; the code named by
-``entry`` is imported only in the process that runs it.
+``entry`` is imported only in the process that runs it. A TOML file in a folder ``recipes`` beside it gives values of
+inputs that belong together a name.
 """
 
 import dataclasses
+import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from telecine import config
@@ -75,6 +79,35 @@ class Component:
     def parse(self, values: Mapping[str, Any]) -> Any:
         """Check plain values and make an ``Inputs``; raises :class:`InputError`."""
         return config.build(self.inputs, values, owner=self.name)
+
+    @property
+    def recipes(self) -> dict[str, Path]:
+        """Files of the recipes beside the spec, by name; only their names are read."""
+        spec = getattr(sys.modules.get(self.inputs.__module__), "__file__", None)
+        folder = Path(spec).parent / "recipes" if spec else None
+        return {path.stem: path for path in sorted(folder.glob("*.toml"))} if folder else {}
+
+    def recipe(self, text: str) -> dict[str, Any]:
+        """Values of inputs that a recipe of this component, or a person's own ``.toml`` file, gives.
+
+        Raises:
+            InputError: no such recipe or file, or a value that the inputs do not take.
+        """
+        path = Path(text) if text.endswith(".toml") else self._recipe_file(text)
+        if not path.is_file():
+            raise InputError(f"{self.name}: no file {text!r}; expected a recipe's name or a .toml file")
+        values = config.read_toml(path)
+        config.check(self.inputs, values, owner=f"{self.name}, recipe {text}")
+        return values
+
+    def _recipe_file(self, name: str) -> Path:
+        known = self.recipes
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            listed = f"known: {', '.join(known)}" if known else "it has none"
+            hint = f"did you mean {near[0]!r}?" if near else f"{listed}; a file of your own ends in .toml"
+            raise InputError(f"{self.name}: there is no recipe {name!r}; {hint}")
+        return known[name]
 
     def load(self) -> Callable[[Any, Any], Any]:
         """Import the heavy code and return its function."""

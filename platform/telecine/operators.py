@@ -30,24 +30,34 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
 RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0}
+RECIPE = "recipe"
 RUNNERS: dict[str, Callable[[Launch], process.Child]] = {"process": process.start, "container": container.start}
 
 
 def params_for(*components: Component) -> dict[str, Param]:
     """Airflow Params for every input that is a value, one section of the trigger form a component.
 
-    Artifacts are what a DAG wires, so they have no Param.
+    Artifacts are what a DAG wires, so they have no Param. A component with recipes has one more, the recipe's name.
     """
     params = {}
     for found in components:
+        if names := list(found.recipes):
+            what = "Values to begin with; what is given beside it wins, except a default that the form fills in."
+            params[param_name(found, RECIPE)] = Param(
+                "", section=found.name, title=RECIPE, description=what, type="string", enum=["", *names]
+            )
         for field in dataclasses.fields(found.inputs):
             if config.is_artifact(found.inputs, field.name):
                 continue
             schema = config.json_schema(found.inputs, field.name)
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
             title = field.name.replace("_", " ")
-            params[param_name(found, field.name)] = Param(default, section=found.name, title=title, **schema)
+            params[param_name(found, field.name)] = Param(_default(field), section=found.name, title=title, **schema)
     return params
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """As JSON has it."""
+    return list(field.default) if isinstance(field.default, tuple) else field.default
 
 
 def param_name(component: Component, field: str) -> str:
@@ -205,12 +215,25 @@ class ComponentOperator(BaseOperator):
         runs.point(Store(here.store_uri), run, pointer)
 
     def _values(self, context: "Context") -> dict[str, Any]:
-        names = {
-            field.name: param_name(self.component, field.name) for field in dataclasses.fields(self.component.inputs)
-        }
+        names = {field.name: param_name(self.component, field.name) for field in self._fields()}
         values = {field: context["params"][param] for field, param in names.items() if param in context["params"]}
         given = {name: v.resolve(context) if isinstance(v, FromAsset) else v for name, v in self.inputs.items()}
-        return values | given
+        return values | self._from_recipe(context, values) | given
+
+    def _from_recipe(self, context: "Context", values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the chosen recipe says and the person did not; ``values`` are those of the Params, by input."""
+        chosen = context["params"].get(param_name(self.component, RECIPE))
+        if not chosen:
+            return {}
+        conf = context["dag_run"].conf or {}
+        said = {name for name in values if param_name(self.component, name) in conf}
+        if said == set(values):
+            # Airflow's trigger form sends every Param, so that one at its default says nothing about what is wanted.
+            said -= {field.name for field in self._fields() if values.get(field.name) == _default(field)}
+        return {name: value for name, value in self.component.recipe(chosen).items() if name not in said}
+
+    def _fields(self) -> tuple["dataclasses.Field[Any]", ...]:
+        return dataclasses.fields(self.component.inputs)
 
     def _reuse(self, inputs: Any, run: str, here: Settings) -> tuple[str, dict[str, Any] | None]:
         """The work's content key, and its outputs where it is done."""

@@ -73,9 +73,13 @@ def test_a_day_s_footage_becomes_a_dataset_and_the_dataset_a_candidate(airflow: 
     dataset = met["curate.encode"].outputs
     assert events(airflow) == {"curated_dataset": dataset}
 
-    trained = airflow.test("pretrain_model", "trained", TINY)
+    trained = airflow.test("pretrain_model", "trained", TINY | {"train_recipe": "diffmoe"})
     assert trained.returncode == 0, trained.stdout[-5000:] + trained.stderr[-5000:]
     met = airflow.pointers("trained")
+    learned = met["pretrain.train"].inputs
+    assert (learned["num_experts"], learned["num_steps"]) == (16, TINY["train_num_steps"]), (
+        "the conf wins over a recipe"
+    )
     assert met["pretrain.train"].inputs["dataset_uri"] == dataset["dataset_uri"]
     assert met["deploy.register"].inputs["dataset_uri"] == "", "what the training read, whatever is newest by then"
     registered = json.loads(_local(met["deploy.register"].outputs["registration_uri"]).read_text())

@@ -204,11 +204,12 @@ def test_a_shard_with_other_bytes_than_the_index_says_is_refused(
 
 
 def test_training_leaves_the_random_state_of_the_process_alone(trained: Any, tiny_training: dict[str, Any]) -> None:
-    from telecine_components.pretrain.train.run import build_pipeline
+    from telecine_components.pretrain.train.model import Folders, architecture_of, fresh
     from telecine_components.pretrain.train.spec import Inputs
 
     before = torch.random.get_rng_state()
     inputs = Inputs(dataset_uri=str(trained.dataset), **tiny_training)  # type: ignore[arg-type]
-    first, second = build_pipeline(inputs).transformer, build_pipeline(inputs).transformer
+    folders = Folders(str(trained.dataset))
+    first, second = (fresh(inputs, folders, architecture_of(inputs, folders)).transformer for _ in range(2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

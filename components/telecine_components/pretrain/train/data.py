@@ -17,10 +17,16 @@ class Splits:
     val: Loader
 
     @property
+    def samples(self) -> list[Sample]:
+        """All of them."""
+        return [*self.train.samples, *self.val.samples]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, height and width that most training samples have, in frames and pixels."""
+        """Frames, height and width in pixels that most training samples have; of videos, where there are any."""
         shapes = Counter((sample.num_frames, sample.height_px, sample.width_px) for sample in self.train.samples)
-        return shapes.most_common(1)[0][0]
+        videos = Counter({shape: count for shape, count in shapes.items() if shape[0] > 1})
+        return (videos or shapes).most_common(1)[0][0]
 
     @property
     def fps(self) -> float:
@@ -52,9 +58,8 @@ def open_splits(
                 f"{len(splits.train) + len(splits.val)}; give more footage or loosen curate.filter"
             )
     _check_batch(len(splits.train), batch_size, num_ranks)
-    samples = [*splits.train.samples, *splits.val.samples]
-    _check_shapes(samples, patch)
-    _check_shards(samples, locate, digest)
+    _check_shapes(splits.samples, patch)
+    _check_shards(splits.samples, locate, digest)
     return splits
 
 
@@ -77,11 +82,12 @@ def _check_batch(num_train: int, batch_size: int, num_ranks: int) -> None:
 
 
 def _check_shapes(samples: Sequence[Sample], patch: tuple[int, int, int]) -> None:
-    patch_frames, patch_px, _ = patch
+    patch_frames, patch_rows, patch_columns = patch
+    unit = "latents" if samples[0].latent_shape else "pixels"
     for num_frames, height, width in sorted({sample.shape for sample in samples}):
-        if height % patch_px or width % patch_px:
+        if height % patch_rows or width % patch_columns:
             raise InputError(
-                f"pretrain.train: patch_px must divide the samples' {width}x{height} pixels, got {patch_px}"
+                f"pretrain.train: patch_px must divide the samples' {width}x{height} {unit}, got {patch_rows}"
             )
         if num_frames % patch_frames:
             raise InputError(

@@ -65,13 +65,18 @@ def constant_measure(mean_x0: torch.Tensor) -> Measure:
 
 
 def mean_x0(loader: Loader) -> torch.Tensor:
-    """Mean of a split's samples in model range, float32: per pixel [C, F, H, W], or per channel where shapes differ."""
+    """Mean of a split's samples in model range, float32: per pixel [C, F, H, W], or per channel where shapes differ.
+
+    Samples that hold something else than numbers are left out, as training leaves them out.
+    """
     one_shape = len({sample.x0_shape for sample in loader.samples}) == 1
-    total = torch.zeros(1, dtype=torch.float64)
+    total, count = torch.zeros(1, dtype=torch.float64), 0
     for index in range(len(loader)):
         x0 = loader.gather([index]).x0[0].to(torch.float64)
-        total = total + (x0 if one_shape else x0.mean((1, 2, 3), keepdim=True))
-    return (total / len(loader)).to(torch.float32)
+        if x0.isfinite().all():
+            total = total + (x0 if one_shape else x0.mean((1, 2, 3), keepdim=True))
+            count += 1
+    return (total / max(1, count)).to(torch.float32)
 
 
 def per_clip(losses: np.ndarray, clip_ids: Sequence[str]) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """pretrain.train: check the data, train to the last step, compare on held-out clips, write the pipeline."""
 
+import contextlib
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,22 @@ import torch
 from telecine.config import Artifact
 from telecine.context import Context
 from telecine.nodes import Nodes
-from telecine_components.pretrain.train import heldout
+from telecine_components.pretrain.train import heldout, looks, model
 from telecine_components.pretrain.train.curves import plot_losses
 from telecine_components.pretrain.train.data import Splits, open_splits
-from telecine_components.pretrain.train.fit import build_pipeline, config_of, fit, follow, job_of, patch_size
+from telecine_components.pretrain.train.fit import Job, config_of, fit, follow, job_of
+from telecine_components.pretrain.train.looks import Films
+from telecine_components.pretrain.train.model import Folders, Subject
 from telecine_components.pretrain.train.spec import Inputs, Outputs
 from telecine_components.pretrain.train.watch import Watcher
 from telecine_components.training import ranks as processes
 from telecine_components.training.checkpoint import TrainingState
-from telecine_components.training.engine import Engine, deterministic
+from telecine_components.training.determinism import deterministic
+from telecine_components.training.engine import Engine
 from telecine_components.training.ledger import Ledger, open_ledger
 from telecine_components.training.loop import Hooks
 from telecine_components.training.losses import EncodeText
 from telecine_components.training.ranks import Ranks
-from telecine_components.training.text import CachedText
-from telecine_models.pipeline import TelecinePipeline
-from telecine_models.video_dit.model import VideoDiT
 
 log = logging.getLogger(__name__)
 
@@ -43,59 +45,90 @@ class Trained:
     before: np.ndarray
     after: np.ndarray
     num_parameters: int
+    is_pipeline: bool
 
 
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Train one model; see :class:`Inputs`."""
     ledger = open_ledger(ctx)
     with ledger.spend("init"):
-        dataset = ctx.fetch(inputs.dataset_uri)
-        splits = open_splits(
-            dataset,
-            ctx.path,
-            ctx.digest,
-            batch_size=inputs.batch_size,
-            num_ranks=inputs.num_processes * Nodes.from_environment().count,
-            patch=patch_size(inputs),
-            seed=inputs.seed,
-        )
+        folders = Folders.fetch(inputs, ctx.fetch)
+        splits = open_checked(inputs, folders, ctx)
         _log_dataset(inputs, ctx, splits)
-    job = job_of(inputs, dataset, ctx.path)
-    with processes.together(inputs.num_processes, follow, job) as ranks, deterministic(inputs.num_threads):
-        trained = _train(inputs, splits, ranks, ledger, ctx)
-    document = _document(inputs, splits, trained)
+        job = job_of(inputs, folders, ctx.path)
+    with contextlib.ExitStack() as block:
+        with ledger.spend("init"):
+            ranks = block.enter_context(processes.together(inputs.num_processes, follow, job))
+            block.enter_context(deterministic(inputs.num_threads))
+        trained = _train(job, splits, ranks, ledger, ctx)
+        ledger.rest("checkpoint_save")
+    with ledger.spend("evaluation"), deterministic(inputs.num_threads):
+        document = _document(inputs, splits, trained)
     (ctx.dir / "training.json").write_text(json.dumps(document, indent=1, sort_keys=True))
     _log_curves(document, ctx)
-    return _outputs(document)
+    return _outputs(document, is_pipeline=trained.is_pipeline)
 
 
-def _train(inputs: Inputs, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context) -> Trained:
-    """Train as rank 0, measure before and after, write the pipeline."""
+def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
+    """The dataset, checked against the model and the inputs before anything is loaded or any step is spent."""
+    architecture = model.architecture_of(inputs, folders)
+    splits = open_splits(
+        Path(folders.dataset),
+        ctx.path,
+        ctx.digest,
+        batch_size=inputs.batch_size,
+        num_ranks=inputs.num_processes * Nodes.from_environment().count,
+        patch=architecture.patch,
+        seed=inputs.seed,
+    )
+    model.check_fit(inputs, folders, architecture, splits.samples)
+    model.check_encoders(folders, ctx.digest)
+    return splits
+
+
+def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context) -> Trained:
+    """Train as rank 0, measure before and after, write the model."""
+    inputs = job.inputs
     with ledger.spend("init"):
-        pipeline = build_pipeline(inputs)
-        encode_text = CachedText(pipeline.text_encoder)
+        subject = job.subject(splits)
+        num_parameters = sum(parameter.numel() for parameter in subject.module.parameters())
     with ledger.spend("evaluation"):
-        before = _evaluate(pipeline.transformer, encode_text, splits, inputs)
+        before = _evaluate(subject.module, subject.encode_text, splits, inputs)
     with ledger.spend("init"):
-        num_parameters = pipeline.transformer.num_parameters()
-        engine = Engine(pipeline.transformer, config_of(inputs), ranks)
+        engine = Engine(subject.module, config_of(inputs), ranks)
     with Watcher(inputs, ctx, ledger, ranks) as watcher:
         hooks = Hooks(
             observe=watcher.observe,
-            evaluate=lambda step: watcher.evaluated(_quick_look(engine, encode_text, splits, inputs), step),
+            evaluate=_looks(engine, subject, splits, inputs, watcher, ctx),
             stop_requested=lambda: ctx.stop_requested,
         )
-        state = fit(engine, splits, encode_text, inputs, ctx.checkpoints, hooks, ledger)
+        state = fit(engine, splits, subject, inputs, ctx.checkpoints, hooks, ledger)
     with ledger.spend("evaluation"), engine.averaged() as averaged:
-        after = _evaluate(averaged, encode_text, splits, inputs)
-        assert isinstance(averaged, VideoDiT)
-        finished = TelecinePipeline(transformer=averaged, text_encoder=pipeline.text_encoder)
-        _save_pipeline(finished, splits, ctx.dir / "model")
-    return Trained(state, before, after, num_parameters)
+        after = _evaluate(averaged, subject.encode_text, splits, inputs)
+        subject.save(averaged, ctx.dir / "model", inputs, job.folders.model)
+        _say_trained_on(splits, ctx.dir / "model")
+    is_beside = inputs.lora_rank > 0 and not inputs.merge_lora
+    return Trained(state, before, after, num_parameters, subject.pipeline is not None and not is_beside)
 
 
-def _save_pipeline(pipeline: TelecinePipeline, splits: Splits, folder: Path) -> None:
-    pipeline.save_pretrained(folder, safe_serialization=True)
+def _looks(
+    engine: Engine, subject: Subject, splits: Splits, inputs: Inputs, watcher: Watcher, ctx: Context
+) -> Callable[[int], dict[str, float]]:
+    """What is looked at after a step, and shown."""
+
+    def evaluate(step: int) -> dict[str, float]:
+        found = {}
+        if looks.is_measured(inputs, step):
+            found = watcher.evaluated(_quick_look(engine, subject.encode_text, splits, inputs), step)
+        if looks.is_filmed(inputs, step) and subject.pipeline is not None:
+            with engine.averaged() as averaged:
+                Films(inputs, subject.pipeline, splits, ctx).make(averaged, step)
+        return found
+
+    return evaluate
+
+
+def _say_trained_on(splits: Splits, folder: Path) -> None:
     num_frames, height_px, width_px = splits.shape
     video = {"num_frames": num_frames, "height_px": height_px, "width_px": width_px, "fps": splits.fps}
     (folder / "trained_on.json").write_text(json.dumps(video, indent=1, sort_keys=True))
@@ -168,7 +201,7 @@ def _document(inputs: Inputs, splits: Splits, trained: Trained) -> dict[str, Any
     }
 
 
-def _outputs(document: dict[str, Any]) -> Outputs:
+def _outputs(document: dict[str, Any], *, is_pipeline: bool) -> Outputs:
     held_out = document["held_out"]
     over_untrained, over_mean = held_out["gain_over"]["untrained"], held_out["gain_over"]["mean_predictor"]
     return Outputs(
@@ -184,6 +217,7 @@ def _outputs(document: dict[str, Any]) -> Outputs:
         gain_over_mean_predictor_high=over_mean["high"],
         num_parameters=document["num_parameters"],
         num_steps=document["num_steps"],
+        is_pipeline=is_pipeline,
     )
 
 

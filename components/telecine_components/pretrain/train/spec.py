@@ -5,10 +5,22 @@ import dataclasses
 from telecine.component import Component, Resources
 from telecine.config import Artifact, param
 
+PROMPTS = (
+    "a large red circle moves right on a blue background",
+    "two green squares move down on a yellow background",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    dataset_uri: Artifact = param(help="Dataset folder that curate.encode wrote.")
+    dataset_uri: Artifact = param(help="Dataset folder that curate.encode or pretrain.cache wrote.")
+    model_uri: Artifact = param(
+        "", help="Model to go on from: a pipeline folder of ours, or a Wan 2.1 of diffusers; empty begins untrained."
+    )
+    vae_uri: Artifact = param("", help="Autoencoder that pretrain.cache was given, for a model that begins untrained.")
+    text_encoder_uri: Artifact = param("", help="Text encoder that pretrain.cache was given, in the same case.")
+    lora_rank: int = param(0, ge=0, help="Rank of a LoRA beside model_uri, which alone is trained; 0 trains all of it.")
+    merge_lora: bool = param(False, help="Publish weights that have the LoRA in them, not the LoRA beside model_uri's.")
     num_steps: int = param(800, ge=1, help="Optimiser steps.")
     batch_size: int = param(16, ge=1, help="Samples per step, on all ranks together; a mean where shapes differ.")
     learning_rate: float = param(4e-3, gt=0, help="Learning rate after the warm-up (AdamW).")
@@ -18,7 +30,9 @@ class Inputs:
     final_lr_ratio: float = param(0.0, ge=0, le=1, help="What wsd and cosine leave of the learning rate.")
     weight_decay: float = param(0.01, ge=0, help="Decoupled weight decay.")
     max_grad_norm: float = param(1.0, gt=0, help="Gradients of a larger norm are scaled down to it.")
-    depth: int = param(4, ge=1, le=48, help="Size of the model: blocks; width and heads grow with it.")
+    depth: int = param(
+        4, ge=1, le=48, help="Size of the model: blocks; width and heads grow with it. That of model_uri stays."
+    )
     num_experts: int = param(0, ge=0, help="Experts of every second feed-forward (DiffMoE); 0 for a dense model.")
     patch_frames: int = param(2, ge=1, help="Frames of a patch; must divide the samples' frames.")
     patch_px: int = param(8, ge=1, help="Side of a spatial patch; must divide the samples' height and width.")
@@ -29,9 +43,15 @@ class Inputs:
     precision: str = param(
         "fp32", choices=("fp32", "bf16"), help="What products are computed in; weights stay in float32."
     )
-    num_processes: int = param(1, ge=1, help="Ranks of each node: one for each GPU, or for some of the processors.")
+    num_processes: int = param(
+        1, ge=1, keyed=False, help="Ranks of each node: one for each GPU, or for some of the processors."
+    )
     zero_stage: int = param(
-        0, ge=0, le=3, help="What ZeRO shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients, 3 weights."
+        0,
+        ge=0,
+        le=3,
+        keyed=False,
+        help="What ZeRO shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients, 3 weights.",
     )
     max_tokens: int = param(0, ge=0, help="Tokens of one forward pass; larger steps are accumulated. 0 for no bound.")
     recompute: bool = param(False, help="Compute activations again in the backward pass instead of keeping them.")
@@ -44,8 +64,12 @@ class Inputs:
         0.0, ge=0, help="Robust deviations that make a loss a spike, to go back from; 0 for never."
     )
     max_rollbacks: int = param(3, ge=0, help="Rollbacks in a row, after which a bad step ends the run.")
-    hang_floor_s: float = param(600.0, gt=0, help="A step may take so long; past that and 5 median steps it hangs.")
+    hang_floor_s: float = param(
+        600.0, gt=0, keyed=False, help="A step may take so long; past that and 5 median steps it hangs."
+    )
     eval_every_steps: int = param(100, ge=1, help="Steps between short measurements of the held-out loss.")
+    sample_every_steps: int = param(0, ge=0, help="Steps between films of sample_prompts in MLflow; 0 for none.")
+    sample_prompts: tuple[str, ...] = param(PROMPTS, help="Captions that are filmed while the model learns.")
     eval_draws: int = param(8, ge=1, help="Fixed (time, noise) draws per held-out sample in the final measurement.")
     seed: int = param(0, ge=0, help="Seed of initial weights, data order, noise and evaluation.")
     num_threads: int = param(2, ge=1, help="CPU threads; part of the address, because sums differ between counts.")
@@ -53,7 +77,9 @@ class Inputs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outputs:
-    model_uri: Artifact = param(help="Pipeline folder in diffusers format with the averaged weights (safetensors).")
+    model_uri: Artifact = param(
+        help="Folder in diffusers format with the averaged weights (safetensors): a pipeline, or a Wan."
+    )
     training_uri: Artifact = param(help="Losses per step and the held-out comparison (JSON).")
     final_loss: float = param(help="Mean training loss of the last tenth of the steps.")
     eval_loss: float = param(help="Held-out loss of the trained model, mean over clips.")
@@ -69,6 +95,9 @@ class Outputs:
     gain_over_mean_predictor_high: float = param(help="Upper end of that interval.")
     num_parameters: int = param(help="Parameters of the model that was trained.")
     num_steps: int = param(help="Optimiser steps that the weights have seen.")
+    is_pipeline: bool = param(
+        help="Whether the folder by itself films what was learned: no transformer of a Wan, no LoRA beside its weights."
+    )
 
 
 COMPONENT = Component(

@@ -25,7 +25,7 @@ class Watcher:
         self._inputs, self._ctx, self._ledger, self._ranks = inputs, ctx, ledger, ranks
         self._peak = peak_flops(torch.cuda.get_device_name(ranks.device)) if ranks.device.type == "cuda" else None
         self._executed = 0
-        self._watchdog = Watchdog(ledger, save=ctx.save_state, floor_s=inputs.hang_floor_s)
+        self._watchdog = Watchdog(ledger, save=ctx.save_state, roll_call=ranks.roll_call, floor_s=inputs.hang_floor_s)
 
     def __enter__(self) -> "Watcher":
         log.info("event=train_start num_steps=%d ranks=%d", self._inputs.num_steps, self._ranks.size)
