@@ -197,7 +197,7 @@ class Training:
         torch.manual_seed(torch_seed(self.seed, _WEIGHTS_STREAM))
         shape, capacity = self.world.shape(self.arm), 1.0
         model = _alike(shape, self.world.patch_size)
-        model.to(device=torch.device(self.device))
+        nn.Module.to(model, self.device)
         if shape.num_experts:
             capacity = fair_capacity(model.size)
             for layer in model.mixtures:
