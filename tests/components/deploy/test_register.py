@@ -124,6 +124,30 @@ def test_a_dataset_that_the_model_never_saw_gives_it_no_rights(trained: Any, tmp
         register(trained, dataset_uri=str(tmp_path))
 
 
+def test_weights_that_went_on_from_others_saw_what_those_saw(
+    trained: Any, tiny_training: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = pq.read_table(trained.dataset / "index.parquet").to_pylist()
+    changed = [row | {"licence": "CC-BY-4.0", "sample_id": f"other-{row['sample_id']}"} for row in rows]
+    other = tmp_path / "other"
+    other.mkdir()
+    pq.write_table(pa.Table.from_pylist(changed), other / "index.parquet")
+    rank = {"lora_rank": 2, "merge_lora": True}
+    values = {**tiny_training, **rank, "num_steps": 2}
+    tuned = trained.run("pretrain.train", dataset_uri=str(other), model_uri=trained.outputs.model_uri, **values)
+    document = _registered(
+        register(trained, model_uri=tuned.model_uri, training_uri=tuned.training_uri, dataset_uri="")
+    )
+    assert document["licences"] == {"CC-BY-4.0": 12, "CC0-1.0": 12} and "base_model" not in document
+    copy = shutil.copytree(trained.outputs.model_uri.removeprefix("file://"), tmp_path / "base")
+    (copy / "README.md").write_text("Other bytes, or the work that the first tuning did would be met again.")
+    tuned = trained.run("pretrain.train", dataset_uri=str(other), model_uri=str(copy), **values)
+    document = _registered(
+        register(trained, run="another", model_uri=tuned.model_uri, training_uri=tuned.training_uri, dataset_uri="")
+    )
+    assert document["licences"] == {"CC-BY-4.0": 12} and document["base_model"] == str(copy)
+
+
 def test_weights_from_elsewhere_need_a_dataset(trained: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(trained.outputs.model_uri.removeprefix("file://"), tmp_path / "model")
     with pytest.raises(InputError, match="no work of this store says what .* was trained on; give dataset_uri"):

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,39 +62,66 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 
 
 def lineage(inputs: Inputs, ctx: Context, folder: Path, producer: dict[str, Any]) -> dict[str, Any]:
-    """What the weights are and what they saw: digests, the address that made them, sources with licence and consent."""
-    dataset = trained_on(inputs, ctx, producer)
+    """What the weights are and what they saw: digests, the address that made them, sources with licence and consent.
+
+    Weights that went on from others saw what those saw. ``base_model`` names the first ones where no work of this
+    store made them: what they saw is not known.
+    """
+    behind = trainings(ctx, producer)
+    dataset = trained_on(inputs, ctx, behind)
+    earlier = [_dataset_of(ctx, training) for training in behind[1:]]
+    base = str(behind[-1]["inputs"].get("model_uri") or "") if behind else ""
     return {
         DIGEST_TAG.removeprefix("telecine."): ctx.digest(folder),
         "dataset_digest": ctx.digest(dataset),
         "component": producer.get("component", ""),
         "key": producer.get("key", ""),
-        **training_sources(dataset / "index.parquet"),
+        **({"base_model": base} if base else {}),
+        **training_sources([path / "index.parquet" for path in (dataset, *earlier)]),
     }
 
 
-def trained_on(inputs: Inputs, ctx: Context, producer: dict[str, Any]) -> Path:
-    """Folder of the dataset that the weights, or those that they were tuned from, were trained on.
+def trainings(ctx: Context, producer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Commits of the trainings on datasets behind some weights, the last one first."""
+    found = []
+    while producer:
+        if "dataset_uri" in producer["inputs"]:
+            found.append(producer)
+        producer = ctx.producer(str(producer["inputs"].get("model_uri", "")))
+    return found
+
+
+def trained_on(inputs: Inputs, ctx: Context, behind: Sequence[dict[str, Any]]) -> Path:
+    """Folder of the dataset that the weights, or those that they were tuned from, were trained on last.
 
     For weights that no work of this store has trained, ``dataset_uri`` is taken at its word.
 
     Raises:
         InputError: ``dataset_uri`` is another dataset, what was read has changed, or nothing says what it was.
     """
-    training = producer
-    while training and "dataset_uri" not in training["inputs"]:
-        training = ctx.producer(str(training["inputs"].get("model_uri", "")))
-    read = str(training["inputs"]["dataset_uri"]) if training else ""
+    read = str(behind[0]["inputs"]["dataset_uri"]) if behind else ""
     uri = inputs.dataset_uri or read
     if not uri:
         raise InputError(
             f"deploy.register: no work of this store says what {inputs.model_uri} was trained on; give dataset_uri"
         )
     dataset = ctx.fetch(uri)
-    if training and not _was_read(ctx, training, uri, dataset):
+    if behind and not _was_read(ctx, behind[0], uri, dataset):
         raise InputError(
             f"deploy.register: dataset_uri must be what {inputs.model_uri} was trained on, {read} with the bytes that "
             f"it had then, got {uri}; leave it empty, or give a copy of those bytes"
+        )
+    return dataset
+
+
+def _dataset_of(ctx: Context, training: dict[str, Any]) -> Path:
+    """Folder of the dataset that an earlier training read; raises :class:`InputError` unless it is there as it was."""
+    uri = str(training["inputs"]["dataset_uri"])
+    dataset = ctx.fetch(uri)
+    if not _was_read(ctx, training, uri, dataset):
+        raise InputError(
+            f"deploy.register: the weights went on from others, trained on {uri}, which is gone or has changed; "
+            "its licences cannot be told, put it back"
         )
     return dataset
 
@@ -106,10 +134,11 @@ def _was_read(ctx: Context, training: dict[str, Any], uri: str, dataset: Path) -
     return dataset.exists() and ctx.digest(dataset) == training["address"]["inputs"]["dataset_uri"]["digest"]
 
 
-def training_sources(index: Path) -> dict[str, Any]:
-    """Number of source files among the training samples, and samples by licence and by consent."""
-    rows = pq.read_table(index, columns=["source_digest", "licence", "consent", "split"]).to_pylist()
-    seen = [row for row in rows if row["split"] == "train"]
+def training_sources(indices: Iterable[Path]) -> dict[str, Any]:
+    """Number of source files of the training samples, and samples by licence and by consent; each counts once."""
+    columns = ["clip_id", "sample_id", "source_digest", "licence", "consent", "split"]
+    rows = [row for index in indices for row in pq.read_table(index, columns=columns).to_pylist()]
+    seen = {(row["clip_id"], row["sample_id"]): row for row in rows if row["split"] == "train"}.values()
     return {
         "num_sources": len({row["source_digest"] for row in seen}),
         "licences": dict(sorted(Counter(row["licence"] or "unknown" for row in seen).items())),
