@@ -239,9 +239,9 @@ def judged(setup: Setup, seed: int, device: str, denoise: Denoise) -> tuple[dict
     """Losses and films of whatever is given, and what follows from them.
 
     ``saved`` is the mean, over all that was never given together, of the share of the loss with text alone that giving
-    it saves; ``loss_together`` the mean of the losses themselves. ``followed`` and ``followed_alone`` are the means of
-    what films score in what they are given, together and one at a time: 1 is how well the true films are read, 0 how
-    well the films of other shots would do, which is the best that can be had from text alone.
+    it saves, and ``saved_alone`` that over what is given one at a time; ``loss_together`` is the mean loss of the
+    former. ``followed`` and ``followed_alone`` are the means of what films score in what they are given: 1 is how well
+    the true films are read, 0 how well the films of other shots would do, the best that can be had from text alone.
     """
     shots = held_out_shots(setup, seed).to(device)
     noise = eval_noise_of(shots.x0.shape, seed, 0)[1].to(device)
@@ -253,9 +253,10 @@ def judged(setup: Setup, seed: int, device: str, denoise: Denoise) -> tuple[dict
         figures[figure("levels_off", given)] = float((made.clamp(-1, 1) - shots.x0).abs().mean()) * 127.5
         figures |= {figure(kind, given): score for kind, score in scale.scores(made, shots).items()}
         films |= shown("_".join(given) or "text", made)
-    losses = {given: figures[figure("loss", given)] for given in (TEXT, *TOGETHER)}
+    losses = {given: figures[figure("loss", given)] for given in (TEXT, *SINGLES, *TOGETHER)}
     return figures | {
         "saved": mean(1 - losses[given] / losses[TEXT] for given in TOGETHER),
+        "saved_alone": mean(1 - losses[given] / losses[TEXT] for given in SINGLES),
         "loss_together": mean(losses[given] for given in TOGETHER),
         "followed": mean(mean(figures[figure(kind, given)] for kind in given) for given in TOGETHER),
         "followed_alone": mean(figures[figure(kind, (kind,))] for kind in KINDS),

@@ -16,10 +16,11 @@ That the one model's text alone also gets better does not count. It presupposes 
 seed the one model's loss given all three is below that given any one, its films follow each of the three better than
 with text alone, and films that are given several follow at least MIN_KEPT as well as films that are given one.
 
-Films could have been the measure, and the page shows them: how well each condition is followed, read from pixels. But
-conditions overlap, and a sum that says twice what two of them tell exaggerates, as guidance does. That reads well,
-and is not what the film would look like. The loss takes the exaggeration for what it is. On the tuning seed adapters'
-films followed as well as those of one sequence, or better.
+The row speaks of loss. How well films follow what they are given, read from pixels, is on the page for both arms; on
+the tuning seed adapters' films followed as well as those of one sequence, or better. The two measures part where
+conditions overlap: a sum says twice what two of them tell, which raises the loss, while a film that is pushed too hard,
+as by guidance, follows no worse. What each condition saves alone is on the page too: a model that learns each of them
+better saves more with all of them, however they are composed.
 """
 
 import dataclasses
@@ -191,7 +192,8 @@ def _details(
             "learning rate": rate,
             "steps": steps_of(setup)[arm],
             "GFLOPs a step": cost / 1e9,
-            "loss saved, %": 100 * average(arm, "saved"),
+            "loss saved by several, %": 100 * average(arm, "saved"),
+            "loss saved by one, %": 100 * average(arm, "saved_alone"),
             "films follow, several": average(arm, "followed"),
             "films follow, one": average(arm, "followed_alone"),
             "levels off the true film, all three": average(arm, figure("levels_off", TRIPLE)),

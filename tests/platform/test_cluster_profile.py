@@ -18,7 +18,8 @@ REPOSITORY = Path(__file__).parents[2]
 def train() -> Component:
     """A component that takes two nodes and four Ray workers, in turns."""
     found = component.find("pretrain.train")
-    return dataclasses.replace(found, resources=Resources(cpus=2, memory_gib=3.0, nodes=2, ray_workers=4))
+    needs = Resources(cpus=2, memory_gib=3.0, nodes=2, ray_workers=4)
+    return dataclasses.replace(found, resources=needs, max_nodes=1)
 
 
 def read(tmp_path: Path, text: str) -> Profile:
@@ -119,4 +120,13 @@ def test_nobody_runs_a_component_on_more_than_it_was_written_for(train: Componen
 def test_a_file_that_starts_a_single_node_component_twice_is_refused(tmp_path: Path) -> None:
     for line in ("nodes = 2", "ray_workers = 1"):
         with pytest.raises(InputError, match="each of more would do all of the work again"):
-            read(tmp_path, f'[components."pretrain.train"]\n{line}')
+            read(tmp_path, f'[components."curate.split"]\n{line}')
+
+
+def test_a_component_that_others_can_follow_takes_several_nodes(tmp_path: Path) -> None:
+    found = component.find("pretrain.train")
+    assert found.resources.nodes == 1
+    profile = read(tmp_path, '[components."pretrain.train"]\nnodes = 3\ngpus = 8')
+    assert (profile.resources(found).nodes, profile.resources(found).gpus) == (3, 8)
+    with pytest.raises(InputError, match="nodes must be at most 64"):
+        read(tmp_path, '[components."pretrain.train"]\nnodes = 65')

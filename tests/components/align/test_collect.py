@@ -50,7 +50,7 @@ def test_with_one_checkpoint_a_pair_is_two_seeds_of_one_prompt(first_round: Any)
 
 def test_two_checkpoints_film_every_prompt_from_equal_noise(first_round: Any, collect_inputs: dict[str, Any]) -> None:
     uris = {"model_uri": first_round.tuned.model_uri, "reference_uri": first_round.trained.outputs.model_uri}
-    outputs = first_round.trained.run("align.collect", **uris, **collect_inputs)
+    outputs = first_round.trained.run("align.collect", **uris, **collect_inputs | {"max_pairs": 16})
     rows = {row["sample_id"]: row for row in films.read_rows(local(outputs.films_uri), owner="test")}
     assert len(rows) == 2 * first_round.films.num_films
     pairs = films.read_pairs(local(outputs.films_uri))
