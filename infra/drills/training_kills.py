@@ -32,7 +32,7 @@ TRAINING: dict[str, Any] = {
     "eval_draws": 2,
     "num_threads": 1,
 }
-SHORT = {"num_steps": 30, "depth": 1}
+SHORT = {"num_steps": 60, "depth": 1}
 EVERYWHERE = (*MOMENTS, *MOMENTS[1:4], "final", "final")
 KILLS: dict[str, dict[int, tuple[str, ...]]] = {
     "short": {1: ("save", "step")},
@@ -210,7 +210,7 @@ def _judge_ledger(place: Deployment, found: Found, *, has_many: bool) -> None:
     whole_s = states[-1]["beat"] - states[0]["started"]
     if abs(sum(total.values()) - whole_s) > MAX_UNATTRIBUTED_RATIO * whole_s:
         found.lost.append(f"lost: the ledger accounts for {sum(total.values()):.1f} of {whole_s:.1f} s")
-    if total["unattributed"] > MAX_UNATTRIBUTED_RATIO * whole_s:
+    if has_many and total["unattributed"] > MAX_UNATTRIBUTED_RATIO * whole_s:
         found.lost.append(f"lost: the ledger leaves {total['unattributed']:.1f} of {whole_s:.1f} s unattributed")
     if has_many and not total["lost_work"] > 0:
         found.lost.append("lost: the ledger knows of no lost work")
