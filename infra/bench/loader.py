@@ -1,7 +1,8 @@
 """loader_vs_pyav: training samples of random windows, from shards, against random access into the films by PyAV.
 
 The peer does what a plain data set class does: it opens the film, seeks to the keyframe before the window and decodes
-to the window's end. It converts only the frames of the window, by the same code that wrote the shards.
+to the window's end. It converts only the frames of the window, by swscale, which is the fastest way to do so; the
+shards hold what swscale makes, so that both sides give the same bytes.
 """
 
 import dataclasses
@@ -18,7 +19,6 @@ from av.container import InputContainer
 from intervals import spread
 from rows import Comparison, Trial
 from telecine_components.media.decode import open_video
-from telecine_components.media.planes import planes_of, thumbnail
 from telecine_components.media.shards import ShardWriter, array_bytes
 from telecine_components.training.loader import Batch, Loader, Sample
 from telecine_models.pixels import to_model_range
@@ -85,10 +85,16 @@ def decoded(window: Window, setting: Setting) -> np.ndarray:
         for frame in container.decode(stream):
             number = round(float(frame.time or 0) * FPS)
             if number >= window.start:
-                frames.append(thumbnail(planes_of(frame), *setting.sample_px))
+                frames.append(picture(frame, setting))
             if len(frames) == setting.window:
                 break
     return np.stack(frames)
+
+
+def picture(frame: av.VideoFrame, setting: Setting) -> np.ndarray:
+    """A frame of a sample [H, W, 3]."""
+    width_px, height_px = setting.sample_px
+    return frame.reformat(width=width_px, height=height_px, format="rgb24", interpolation="AREA").to_ndarray()
 
 
 def _seek(container: InputContainer, number: int) -> None:
@@ -207,7 +213,7 @@ def _measure(trial: Trial, loader: Loader, windows: Sequence[Window], setting: S
 
 def _full_decode(film: Path, setting: Setting) -> np.ndarray:
     with open_video(film) as video:
-        return np.stack([thumbnail(planes_of(frame), *setting.sample_px) for _, frame in video.frames()])
+        return np.stack([picture(frame, setting) for _, frame in video.frames()])
 
 
 def _windows(films: Sequence[Path], setting: Setting) -> list[Window]:

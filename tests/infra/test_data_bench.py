@@ -82,6 +82,19 @@ def test_samples_are_read_in_turns_after_every_frame_was_that_of_a_full_decode(b
     assert 0 < found.details["share_of_the_limit"] <= 1.5 and math.isfinite(found.ours)
 
 
+def test_the_peer_converts_frames_by_swscale_and_not_by_slower_code_of_ours(bench: None, tmp_path: Path) -> None:
+    import av
+
+    import loader
+
+    film = loader._film(tmp_path / "film.mp4", 0, loader.SHORT)
+    with av.open(str(film)) as container:
+        frames = [frame for _, frame in zip(range(8), container.decode(video=0), strict=False)]
+    size = dict(zip(("width", "height"), loader.SHORT.sample_px, strict=True))
+    plain = [frame.reformat(**size, format="rgb24", interpolation="AREA").to_ndarray() for frame in frames]
+    assert (loader.decoded(loader.Window(film, 0), loader.SHORT) == plain).all()
+
+
 def test_one_other_frame_shuts_the_gate(bench: None, tmp_path: Path) -> None:
     import loader
     from telecine_components.training.loader import Loader
