@@ -393,7 +393,11 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
 def test_the_readme_maps_every_folder_and_holds_no_open_figure() -> None:
     readme = text_of("README.md")
     folders = {named(file).partition("/")[0] for file in tracked() if "/" in named(file)} - HIDDEN
+    folders |= {f"infra/{named(file).split('/')[1]}" for file in tracked() if named(file).startswith("infra/")}
     assert [folder for folder in sorted(folders) if f"{folder}/" not in readme] == []
+    tree = readme.partition("## The tree")[2].partition("## ")[0]
+    words = {verb for line in tree.splitlines() for verb in re.findall(r"\w+", line.strip().partition(" ")[0])}
+    assert [name for name in component.names() if not set(name.split(".")) <= words] == []
     assert "TBD" not in readme
 
 
