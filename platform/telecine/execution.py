@@ -177,7 +177,7 @@ def _attempt(call: Call, where: Address, reason: str, store: Store, digests: Dig
         log.info("event=start component=%s key=%s reason=%r", where.component, where.key, reason)
         _point(call, store, where, "running", reason, attempt=attempt.id)
         tracker = _tracker(call, where, attempt, store)
-        with _preemption() as preempted:
+        with _preemption() as preempted, contextlib.closing(tracker):
             ctx = _context(call, where, attempt, store, digests, scratch, tracker, preempted)
             began = time.monotonic()
             try:

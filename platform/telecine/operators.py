@@ -321,7 +321,7 @@ class CloseRun(BaseOperator):
                 tracker.metrics(tracking.numbers(pointer.outputs or {}, prefix="round/"), step=step)
             if pointer.decision in ("ran", "reused", "lost") and pointer.mlflow_run_id:
                 tracking.finish(client, pointer.mlflow_run_id, pointer.outputs)
-        tracker.settle()
+        tracker.complete()
         unfinished = expected - done
         tracking.close(client, parent, succeeded=not unfinished)
         self.log.info("event=closed run=%s unfinished=%s", run, sorted(unfinished))

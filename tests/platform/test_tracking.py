@@ -161,6 +161,26 @@ def test_kill_nine_loses_at_most_what_came_since_the_last_flush(deployment: sett
     assert sorted(steps) == list(range(1, len(curve) + 50))
 
 
+def test_an_attempt_that_fails_leaves_no_thread_that_goes_on_sending(toys: Any) -> None:
+    toys.add(
+        "short.life",
+        inputs='steps: int = param(1, help="Steps.")',
+        outputs='done: int = param(help="Steps done.")',
+        body="""
+import atexit, sys, threading
+names = lambda: [thread.name for thread in threading.enumerate()]
+atexit.register(lambda: print("left:", names(), file=sys.stderr))
+ctx.tracker.metrics({"x": 1.0}, 1)
+print("at work:", names(), file=sys.stderr)
+raise ValueError("no")
+""",
+    )
+    process = toys.start("run", "short.life")
+    _, err = process.communicate(timeout=120)
+    at_work, left = (next(line for line in err.splitlines() if line.startswith(word)) for word in ("at work", "left"))
+    assert "'points'" in at_work and "'points'" not in left
+
+
 class _Away(Store):
     """A store that goes away as somebody claims."""
 
