@@ -16,6 +16,7 @@ from telecine.errors import InputError
 from telecine.work.digests import Digests
 from telecine_components.deploy.register import registry
 from telecine_components.deploy.register.registry import DIGEST_TAG
+from telecine_components.deploy.register.run import training_sources
 from telecine_models.pipeline import TelecinePipeline
 
 
@@ -146,6 +147,15 @@ def test_weights_that_went_on_from_others_saw_what_those_saw(
         register(trained, run="another", model_uri=tuned.model_uri, training_uri=tuned.training_uri, dataset_uri="")
     )
     assert document["licences"] == {"CC-BY-4.0": 12} and document["base_model"] == str(copy)
+
+
+def test_a_sample_that_came_under_two_licences_counts_under_each(trained: Any, tmp_path: Path) -> None:
+    index = trained.dataset / "index.parquet"
+    rows = [row | {"licence": "proprietary"} for row in pq.read_table(index).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "index.parquet")
+    for order in ([index, tmp_path / "index.parquet"], [tmp_path / "index.parquet", index]):
+        found = training_sources(order)
+        assert found["licences"] == {"CC0-1.0": 12, "proprietary": 12} and found["consents"] == {"synthetic": 12}
 
 
 def test_weights_from_elsewhere_need_a_dataset(trained: Any, tmp_path: Path) -> None:

@@ -135,14 +135,22 @@ def _was_read(ctx: Context, training: dict[str, Any], uri: str, dataset: Path) -
 
 
 def training_sources(indices: Iterable[Path]) -> dict[str, Any]:
-    """Number of source files of the training samples, and samples by licence and by consent; each counts once."""
+    """Number of source files of the training samples, and samples by licence and by consent.
+
+    A sample counts once, unless it was trained on under several licences or consents: then once under each.
+    """
     columns = ["clip_id", "sample_id", "source_digest", "licence", "consent", "split"]
     rows = [row for index in indices for row in pq.read_table(index, columns=columns).to_pylist()]
-    seen = {(row["clip_id"], row["sample_id"]): row for row in rows if row["split"] == "train"}.values()
+    seen = [row for row in rows if row["split"] == "train"]
+
+    def samples_by(name: str) -> dict[str, int]:
+        each = {(row["clip_id"], row["sample_id"], row[name] or "unknown") for row in seen}
+        return dict(sorted(Counter(value for _, _, value in each).items()))
+
     return {
         "num_sources": len({row["source_digest"] for row in seen}),
-        "licences": dict(sorted(Counter(row["licence"] or "unknown" for row in seen).items())),
-        "consents": dict(sorted(Counter(row["consent"] or "unknown" for row in seen).items())),
+        "licences": samples_by("licence"),
+        "consents": samples_by("consent"),
     }
 
 
