@@ -6,7 +6,8 @@ its checkpoint judges as the undisturbed one. Every rank has to be given the sam
 
     verdict = guard.see(step, loss, grad_norm)
     if verdict is not None:
-        guard.rolled_back(verdict, to_step)  # raises FloatingPointError after too many in a row
+        line = guard.go_back(verdict)  # raises FloatingPointError after too many in a row
+        …  # restore the checkpoint
 """
 
 import dataclasses
@@ -85,11 +86,11 @@ class Guard:
                 self._rollbacks = []
         return verdict
 
-    def rolled_back(self, verdict: Verdict, to_step: int) -> str:
-        """Training goes back because of a verdict; returns one line for the log.
+    def go_back(self, verdict: Verdict) -> str:
+        """Decide to go back because of a verdict, before anything is restored; returns what is to be logged of it.
 
         Raises:
-            FloatingPointError: it has gone back too often in a row, or has nowhere to go back to.
+            FloatingPointError: it has gone back too often in a row.
         """
         if len(self._rollbacks) >= self.config.max_rollbacks:
             before = f", after going back because of steps {self._rollbacks}" if self._rollbacks else ""
@@ -100,7 +101,7 @@ class Guard:
         self._rollbacks.append(verdict.step)
         self._good_steps = 0
         return (
-            f"event=rolled_back step={verdict.step} to_step={to_step} kind={verdict.kind} reason={verdict.words!r} "
+            f"step={verdict.step} kind={verdict.kind} reason={verdict.words!r} "
             f"rollbacks={len(self._rollbacks)}/{self.config.max_rollbacks}"
         )
 

@@ -205,16 +205,16 @@ class Loop:
     def _go_back(self, verdict: Verdict, saver: Saver) -> None:
         """Restore the last checkpoint and go on with the data after the bad step's."""
         skipped = self._state.data_step + 1
+        line = self._guard.go_back(verdict)
         with self._ledger.spend("checkpoint_restore"):
             saver.wait()
             self._restore(why=verdict)
-        line = self._guard.rolled_back(verdict, self._state.step)
         self._guard.load(self._state.guard, keep_rollbacks=True) if self._state.guard else None
         self._ledger.rolled_back(self._state.step)
         told = {"step": verdict.step, "to_step": self._state.step, "data_step": skipped, "reason": verdict.words}
         self._state = dataclasses.replace(self._state, data_step=skipped, rollbacks=[*self._state.rollbacks, told])
         if self.ranks.leads:
-            log.warning("%s", line)
+            log.warning("event=rolled_back to_step=%d %s", self._state.step, line)
 
     def _restore(self, why: Verdict | None = None) -> None:
         found = self._checkpoints.latest() if self.ranks.leads else None

@@ -120,7 +120,7 @@ def test_a_sample_that_is_no_number_is_left_out_and_named(
     (rollback,) = training["rollbacks"]
     assert (rollback["step"], rollback["to_step"], rollback["data_step"]) == (3, 2, 4)
     assert "loss nan" in rollback["reason"]
-    assert "event=rolled_back step=3 to_step=2 kind=not_finite" in caplog.text
+    assert "event=rolled_back to_step=2 step=3 kind=not_finite" in caplog.text
     losses = training["history"]["train/loss"]
     assert [step for step, _ in losses] == list(range(1, 7))
     assert all(math.isfinite(value) for _, value in losses)

@@ -77,12 +77,12 @@ def test_a_bad_step_leaves_no_trace_in_the_window() -> None:
 
 def test_it_goes_back_and_gives_up_after_too_many_in_a_row() -> None:
     guard = fed()
-    line = guard.rolled_back(guard.see(40, 50.0, 1.0), 30)
-    assert line.startswith("event=rolled_back step=40 to_step=30 kind=spike reason='step 40: loss 50 is ")
+    line = guard.go_back(guard.see(40, 50.0, 1.0))
+    assert line.startswith("step=40 kind=spike reason='step 40: loss 50 is ")
     assert line.endswith(" rollbacks=1/2")
-    guard.rolled_back(guard.see(42, math.nan, 1.0), 30)
+    guard.go_back(guard.see(42, math.nan, 1.0))
     with pytest.raises(FloatingPointError) as given:
-        guard.rolled_back(guard.see(44, math.nan, 2.0), 30)
+        guard.go_back(guard.see(44, math.nan, 2.0))
     assert str(given.value) == (
         "step 44: loss nan, gradient norm 2, after going back because of steps [40, 42]: that is more than "
         "max_rollbacks 2 in a row; lower the learning rate or look at the data of these steps"
@@ -91,11 +91,11 @@ def test_it_goes_back_and_gives_up_after_too_many_in_a_row() -> None:
 
 def test_calm_steps_end_a_row() -> None:
     guard = fed()
-    guard.rolled_back(guard.see(40, math.nan, 1.0), 30)
-    guard.rolled_back(guard.see(41, math.nan, 1.0), 30)
+    guard.go_back(guard.see(40, math.nan, 1.0))
+    guard.go_back(guard.see(41, math.nan, 1.0))
     for step in range(41, 51):
         assert guard.see(step, 1.4, 1.0) is None
-    assert guard.rolled_back(guard.see(51, math.nan, 1.0), 50).endswith("rollbacks=1/2")
+    assert guard.go_back(guard.see(51, math.nan, 1.0)).endswith("rollbacks=1/2")
 
 
 def test_where_nothing_may_be_rolled_back_the_first_bad_step_ends_training() -> None:
@@ -103,7 +103,7 @@ def test_where_nothing_may_be_rolled_back_the_first_bad_step_ends_training() -> 
     with pytest.raises(
         FloatingPointError, match="step 3: loss nan, gradient norm 1: that is more than max_rollbacks 0"
     ):
-        guard.rolled_back(guard.see(3, math.nan, 1.0), 0)
+        guard.go_back(guard.see(3, math.nan, 1.0))
 
 
 @pytest.mark.parametrize("killed_at", [5, 19, 20, 33])
@@ -125,7 +125,7 @@ def test_going_back_restores_the_window_and_keeps_the_count() -> None:
     saved = guard.state()
     for step, loss in enumerate(losses(40)[30:], start=30):
         guard.see(step, loss, 1.0)
-    guard.rolled_back(guard.see(40, math.nan, 1.0), 30)
+    guard.go_back(guard.see(40, math.nan, 1.0))
     guard.load(saved, keep_rollbacks=True)
     assert guard.state() == saved | {"good_steps": 0, "rollbacks": [40]}
 
