@@ -23,7 +23,7 @@ import pytest
 from telecine import settings
 from telecine.storage import Store
 from telecine_components.media.shards import array_bytes
-from telecine_components.training.loader import Loader, read_index
+from telecine_components.training.loader import Loader, Sample, read_index
 
 DRILLS = Path(__file__).parents[3] / "infra" / "drills"
 SHARD = "items/test/latents.tar"
@@ -86,16 +86,16 @@ def undisturbed_digest(trained: Any) -> str:
     return model_digest(Store(trained.deployment.store_uri), key)
 
 
-def spoil(deployment: settings.Settings, cached: Path, position: int) -> Path:
-    """A copy of a dataset of float32 latents in which those at a position of the training are no numbers."""
+def spoil(deployment: settings.Settings, cached: Path, *samples: Sample) -> Path:
+    """A copy of a dataset of float32 latents in which those of some samples are no numbers."""
     folder, store = deployment.home / "spoilt", deployment.home / "store"
     shutil.copytree(cached, folder)
-    train = [sample for sample in read_index(cached / "index.parquet") if sample.split == "train"]
-    bad = train[Loader(train, store.joinpath, seed=0).index_at(position)]
-    shard = bytearray((store / bad.shard).read_bytes())
-    spoilt = array_bytes(np.full(bad.x0_shape, math.nan, dtype=np.float32))
-    assert len(spoilt) == bad.length
-    shard[bad.offset : bad.offset + bad.length] = spoilt
+    (path,) = {sample.shard for sample in samples}
+    shard = bytearray((store / path).read_bytes())
+    for bad in samples:
+        spoilt = array_bytes(np.full(bad.x0_shape, math.nan, dtype=np.float32))
+        assert len(spoilt) == bad.length
+        shard[bad.offset : bad.offset + bad.length] = spoilt
     (store / SHARD).write_bytes(shard)
     table = pq.read_table(cached / "index.parquet")
     place = {"shard": SHARD, "shard_digest": hashlib.sha256(shard).hexdigest()}
@@ -104,7 +104,7 @@ def spoil(deployment: settings.Settings, cached: Path, position: int) -> Path:
     return folder
 
 
-def test_a_sample_that_is_no_number_is_left_out_and_named(
+def test_samples_that_are_no_numbers_are_left_out_and_named(
     run_component: Callable[..., Any],
     deployment: settings.Settings,
     make_dataset: Callable[..., Path],
@@ -113,7 +113,10 @@ def test_a_sample_that_is_no_number_is_left_out_and_named(
 ) -> None:
     cached = run_component("pretrain.cache", dataset_uri=make_dataset(deployment, num_clips=16), dtype="float32")
     folder = Path(cached.dataset_uri.removeprefix("file://"))
-    dataset = spoil(deployment, folder, position=3 * tiny_training["batch_size"] + 1)
+    samples = read_index(folder / "index.parquet")
+    train, val = ([sample for sample in samples if sample.split == name] for name in ("train", "val"))
+    order = Loader(train, deployment.home.joinpath, seed=0)
+    dataset = spoil(deployment, folder, train[order.index_at(3 * tiny_training["batch_size"] + 1)], val[1])
     steps = {"num_steps": 6, "checkpoint_every_steps": 2, "depth": 1}
     outputs = run_component("pretrain.train", dataset_uri=dataset, **tiny_training | steps)
     training = json.loads(Path(outputs.training_uri.removeprefix("file://")).read_text())
@@ -125,6 +128,9 @@ def test_a_sample_that_is_no_number_is_left_out_and_named(
     assert [step for step, _ in losses] == list(range(1, 7))
     assert all(math.isfinite(value) for _, value in losses)
     assert math.isfinite(outputs.eval_loss) and math.isfinite(outputs.gain_over_mean_predictor_low)
+    assert (training["data"]["val_left_out"], training["data"]["num_val"]) == ([val[1].sample_id], len(val) - 1)
+    assert all(math.isfinite(value) for _, value in training["history"]["eval/loss"])
+    assert f"event=held_out_left_out samples={val[1].sample_id} reason='not finite'" in caplog.text
 
 
 def test_a_full_disk_ends_with_75_and_the_next_call_goes_on(

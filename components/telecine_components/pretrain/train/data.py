@@ -11,10 +11,15 @@ from telecine_components.training.loader import Loader, Sample, read_index
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Samples to train on and samples held out."""
+    """Samples to train on and samples held out.
+
+    Attributes:
+        left_out: held-out samples that are not in ``val``, because they hold something else than numbers.
+    """
 
     train: Loader
     val: Loader
+    left_out: tuple[str, ...] = ()
 
     @property
     def samples(self) -> list[Sample]:
@@ -48,7 +53,8 @@ def open_splits(
 
     Raises:
         InputError: no samples, a batch larger than the training split or one that ranks cannot share, a patch that
-            does not divide a sample, a shard that is missing or has other bytes than the index says.
+            does not divide a sample, a shard that is missing or has other bytes than the index says, no held-out
+            sample that holds numbers.
     """
     splits = read_splits(dataset, locate, seed=seed)
     for name, members in (("train", splits.train), ("val", splits.val)):
@@ -60,14 +66,32 @@ def open_splits(
     _check_batch(len(splits.train), batch_size, num_ranks)
     _check_shapes(splits.samples, patch)
     _check_shards(splits.samples, locate, digest)
-    return splits
+    return _without_bad(splits, locate, seed)
 
 
 def read_splits(dataset: Path, locate: Callable[[str], Path], *, seed: int) -> Splits:
     """The splits as the index has them."""
     samples = read_index(dataset / "index.parquet")
-    chosen = ([sample for sample in samples if sample.split == name] for name in ("train", "val"))
-    return Splits(*(Loader(members, locate, seed=seed) for members in chosen))
+    train, val = ([sample for sample in samples if sample.split == name] for name in ("train", "val"))
+    return Splits(Loader(train, locate, seed=seed), Loader(val, locate, seed=seed))
+
+
+def _without_bad(splits: Splits, locate: Callable[[str], Path], seed: int) -> Splits:
+    """Held-out latents that are not finite would make every held-out figure none; frames are bytes, so always finite.
+
+    In training such a sample costs one rollback, which leaves it out.
+    """
+    latents = {index for index, sample in enumerate(splits.val.samples) if sample.latent_shape is not None}
+    bad = {index for index in latents if not splits.val.gather([index]).x0.isfinite().all()}
+    if not bad:
+        return splits
+    good = [sample for index, sample in enumerate(splits.val.samples) if index not in bad]
+    if not good:
+        raise InputError(
+            f"pretrain.train: val samples must hold finite numbers, got none among {len(bad)}; cache the dataset again"
+        )
+    left_out = tuple(splits.val.samples[index].sample_id for index in sorted(bad))
+    return Splits(splits.train, Loader(good, locate, seed=seed), left_out)
 
 
 def _check_batch(num_train: int, batch_size: int, num_ranks: int) -> None:

@@ -54,6 +54,8 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     with ledger.spend("init"):
         folders = Folders.fetch(inputs, ctx.fetch)
         splits = open_checked(inputs, folders, ctx)
+        if splits.left_out:
+            log.warning("event=held_out_left_out samples=%s reason='not finite'", ",".join(splits.left_out))
         _log_dataset(inputs, ctx, splits)
         job = job_of(inputs, folders, ctx.path)
     with contextlib.ExitStack() as block:
@@ -191,6 +193,7 @@ def _document(inputs: Inputs, splits: Splits, trained: Trained) -> dict[str, Any
         "data": {
             "num_train": len(splits.train),
             "num_val": len(splits.val),
+            "val_left_out": list(splits.left_out),
             "num_frames": num_frames,
             "height_px": height_px,
             "width_px": width_px,
