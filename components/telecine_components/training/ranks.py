@@ -129,7 +129,6 @@ def together(
     nodes = nodes or Nodes.from_environment()
     size, first = num_processes * nodes.count, num_processes * nodes.number
     if size == 1:
-        _join("", 0, 1)
         yield Ranks(device=_device(0))
         return
     with tempfile.TemporaryDirectory(prefix="telecine-ranks-") as folder:
@@ -244,14 +243,11 @@ def _board(place: str, number: int) -> RankStore:
 
 
 def _join(place: str, number: int, size: int) -> None:
-    """Join the process group. One process talks to nobody, and several on one machine stay on its loopback."""
+    """Join the process group; several processes on one machine stay on its loopback."""
     os.environ.setdefault("LOCAL_RANK", "0")
     if not place.startswith("tcp://"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if dist.is_initialized():
-        return
-    if size == 1:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     timeout = timedelta(seconds=STEP_TIMEOUT_S)
