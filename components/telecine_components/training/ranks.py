@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 MEETING_TIMEOUT_S = 300.0
 STEP_TIMEOUT_S = 1800.0
 CPU = torch.device("cpu")
+LOOK_S = 0.05
 FAREWELL_S = 20.0
 MOURNING_S = 60.0
 """For so long a leader may go on after a follower died, to finish what needs no follower."""
@@ -77,6 +78,19 @@ class Ranks:
         """Wait for each other; every rank has to call it."""
         if self.size > 1:
             dist.barrier()
+
+    def await_leader(self, deed: str) -> None:
+        """Wait until rank 0 has called it too, for as long as that takes: :meth:`meet` gives up after half an hour.
+
+        Args:
+            deed: what rank 0 has done then, another one at each call; a file name.
+        """
+        if self.board is None:
+            return
+        if self.leads:
+            self.board.set(deed, "")
+        while not self.board.check([deed]):
+            time.sleep(LOOK_S)
 
     def total(self, *values: float) -> list[float]:
         """Each value summed over the ranks, in float64; every rank has to call it."""

@@ -3,10 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
+
+from telecine_components.training.ranks import CPU, Ranks, together
+from telecine_components.training.watchdog import FolderStore
 
 SCRIPT = Path(__file__).with_name("shared_lives.py")
 
@@ -61,3 +66,25 @@ def test_a_follower_that_is_stopped_ends_with_its_leader() -> None:
     while state_of(follower) not in ("", "Z"):
         assert time.monotonic() < deadline, "the follower outlives its leader"
         time.sleep(0.02)
+
+
+def test_a_rank_that_is_alone_makes_no_group_and_waits_for_nobody() -> None:
+    existed = dist.is_initialized()
+    with together(1, start) as ranks:
+        assert (ranks.size, ranks.board, dist.is_initialized()) == (1, None, existed)
+        ranks.await_leader("evaluated")
+
+
+def test_a_follower_waits_for_the_deed_of_its_leader_and_for_no_other(tmp_path: Path) -> None:
+    board, ended = FolderStore(tmp_path / "board"), threading.Event()
+    leader, follower = (Ranks(number, 2, CPU, board) for number in (0, 1))
+
+    def wait() -> None:
+        follower.await_leader("measured")
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    leader.await_leader("read")
+    assert not ended.wait(0.3)
+    leader.await_leader("measured")
+    assert ended.wait(10)

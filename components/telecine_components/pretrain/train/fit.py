@@ -23,6 +23,8 @@ from telecine_components.training.watchdog import Watchdog
 
 FOLLOWERS_WAIT_S, FOLLOWERS_STEP_RATIO = 60.0, 6.0
 """Beyond the seconds, and the median steps, after which rank 0 tells a hang."""
+MEASURED_BEFORE, MEASURED_AFTER = "measured-before", "measured-after"
+"""What rank 0 does by itself, for as long as the held-out samples take, before and after the training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ def follow(ranks: Ranks, job: Job) -> None:
     with deterministic(inputs.num_threads):
         splits = job.splits()
         subject = job.subject(splits)
+        ranks.await_leader(MEASURED_BEFORE)
         engine, ledger = Engine(subject.module, config_of(inputs), ranks), Ledger()
 
         def evaluate(step: int) -> dict[str, float]:
@@ -78,6 +81,7 @@ def follow(ranks: Ranks, job: Job) -> None:
             fit(engine, splits, subject, inputs, NoCheckpoints(), Hooks(evaluate=evaluate), ledger)
         with engine.averaged():
             pass
+        ranks.await_leader(MEASURED_AFTER)
 
 
 def follow_node(inputs: Inputs, follower: Follower) -> None:

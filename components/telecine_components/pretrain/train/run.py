@@ -17,7 +17,7 @@ from telecine.nodes import Nodes
 from telecine_components.pretrain.train import heldout, looks, model
 from telecine_components.pretrain.train.curves import plot_losses
 from telecine_components.pretrain.train.data import Splits, open_splits
-from telecine_components.pretrain.train.fit import Job, config_of, fit, follow, job_of
+from telecine_components.pretrain.train.fit import MEASURED_AFTER, MEASURED_BEFORE, Job, config_of, fit, follow, job_of
 from telecine_components.pretrain.train.looks import Films
 from telecine_components.pretrain.train.model import Folders, Subject
 from telecine_components.pretrain.train.spec import Inputs, Outputs
@@ -96,6 +96,7 @@ def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context)
         num_parameters = sum(parameter.numel() for parameter in subject.module.parameters())
     with ledger.spend("evaluation"):
         before = _evaluate(subject.module, subject.encode_text, splits, inputs)
+        ranks.await_leader(MEASURED_BEFORE)
     with ledger.spend("init"):
         engine = Engine(subject.module, config_of(inputs), ranks)
     with Watcher(inputs, ctx, ledger, ranks) as watcher:
@@ -107,8 +108,10 @@ def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context)
         state = fit(engine, splits, subject, inputs, ctx.checkpoints, hooks, ledger)
     with ledger.spend("evaluation"), engine.averaged() as averaged:
         after = _evaluate(averaged, subject.encode_text, splits, inputs)
-        subject.save(averaged, ctx.dir / "model", inputs, job.folders.model)
-        _say_trained_on(splits, ctx.dir / "model")
+        with ledger.spend("checkpoint_save"):
+            subject.save(averaged, ctx.dir / "model", inputs, job.folders.model)
+            _say_trained_on(splits, ctx.dir / "model")
+        ranks.await_leader(MEASURED_AFTER)
     is_beside = inputs.lora_rank > 0 and not inputs.merge_lora
     return Trained(state, before, after, num_parameters, subject.pipeline is not None and not is_beside)
 
