@@ -48,11 +48,14 @@ CAUSES = (*BEFORE, *SPENT, "lost_work", "unattributed")
 """
 queue: from when the work was asked for, or its last attempt was last seen, until a machine was found for it.
 image: from then until its process began.
-init: from then until the ledger was opened (imports), and what is spent on building the model.
-compile, data_wait, checkpoint_save, checkpoint_restore, evaluation: as spent by the trainer.
+init: from then until the ledger was opened (imports), building model and ranks, and parting from the ranks.
+compile: what torch.compile takes, whatever it was called for; see :func:`compiling`.
+data_wait, checkpoint_restore, evaluation: as spent by the trainer.
+checkpoint_save: for which a step waits, and writing and committing the result.
 straggler: the part of productive time in which every rank waited for the slowest one.
-lost_work: productive time of steps that were taken again: by a later attempt, or after a rollback.
-productive: the steps that count.
+lost_work: productive time of steps that were taken again: by a later attempt, or after a rollback; and what an attempt
+that was stopped or failed took from then to its end.
+productive: the steps that count, from one to the next, with what is told of them.
 unattributed: the rest of an attempt's life. It is computed, never spent.
 """
 
@@ -188,6 +191,7 @@ class Ledger:
         self._submitted, self._placed, self._earlier = submitted, placed, tuple(earlier)
         self._seconds = dict.fromkeys(_MEASURED, 0.0) | {"init": now - self._born}
         self._causes: list[str] = []
+        self._rest: str | None = None
         self._since = self._entered = clock()
         self._step, self._step_began_s = 0, 0.0
         self._restored: int | None = None
@@ -214,18 +218,19 @@ class Ledger:
                 self._causes.pop()
 
     def rest(self, cause: str) -> None:
-        """Give all time from now on that no block covers to a cause.
+        """Give all time from now on that no block covers to a cause, instead of the one before.
 
-        For the end: what a component's last line is followed by is the upload and the commit of its result.
+        For the end: what a component's last line is followed by is the upload and the commit of its result, and what
+        an error is followed by is lost work.
 
         Raises:
             ValueError: a cause that no process can measure.
         """
-        if cause not in SPENT:
-            raise ValueError(f"Ledger.rest: cause must be one of {', '.join(SPENT)}, got {cause!r}")
+        if cause not in _MEASURED:
+            raise ValueError(f"Ledger.rest: cause must be one of {', '.join(_MEASURED)}, got {cause!r}")
         with self._lock:
             self._entered = self._settle()
-            self._causes.insert(0, cause)
+            self._rest = cause
 
     def move(self, seconds: float, source: str, target: str) -> None:
         """Give time that was spent on ``source``, as far as it goes, to ``target``: what is known only afterwards.
@@ -282,7 +287,7 @@ class Ledger:
             now = self._settle()
             return Activity(
                 step=self._step,
-                cause=self._causes[-1] if self._causes else None,
+                cause=self._cause(),
                 cause_s=now - self._entered,
                 step_s=max(0.0, self._stepping_s() - self._step_began_s),
                 median_step_s=statistics.median(self._step_times) if self._step_times else None,
@@ -321,14 +326,39 @@ class Ledger:
     def _settle(self) -> float:
         """Give the time since the last settlement to the cause at hand; returns the clock."""
         now = self._clock()
-        if self._causes:
-            self._seconds[self._causes[-1]] += now - self._since
+        if (cause := self._cause()) is not None:
+            self._seconds[cause] += now - self._since
         self._since = now
         return now
+
+    def _cause(self) -> str | None:
+        return self._causes[-1] if self._causes else self._rest
 
     def _stepping_s(self) -> float:
         # Lost work was productive: a rollback moves it, and no step has negative length.
         return sum(self._seconds[cause] for cause in (*STEPPING, "lost_work"))
+
+
+@contextlib.contextmanager
+def compiling(ledger: Ledger) -> Iterator[None]:
+    """Give what torch.compile takes while the block lasts to ``compile``, whatever step or evaluation it interrupts."""
+    from torch._dynamo.callback import CallbackArgs, callback_handler  # it takes a second to import
+
+    block = contextlib.ExitStack()
+
+    def begin(_: CallbackArgs) -> None:
+        block.enter_context(ledger.spend("compile"))
+
+    def end(_: CallbackArgs) -> None:
+        block.close()
+
+    callback_handler.register_start_callback(begin)
+    callback_handler.register_end_callback(end)
+    try:
+        yield
+    finally:
+        callback_handler.remove_start_callback(begin)
+        callback_handler.remove_end_callback(end)
 
 
 def attempt_times(state: Mapping[str, Any]) -> AttemptTimes | None:

@@ -8,6 +8,7 @@ made from reduced numbers.
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,7 +39,8 @@ class StepResult:
         step: optimiser steps done.
         grad_norm: before clipping.
         flops: of the step, by the plan's count.
-        step_time_s, data_wait_s: wall seconds of the whole step, and of waiting for its batches, on this rank.
+        step_time_s: wall seconds since the step before was done, without checkpoints and evaluations, on this rank.
+        data_wait_s: of these, waiting for its batches.
     """
 
     step: int
@@ -132,12 +134,15 @@ class Loop:
     def run(self) -> TrainingState:
         """Train to the end; see :func:`train`."""
         keep = Keep(last=self.config.keep_last, best=self.config.keep_best, every_steps=self.config.keep_every_steps)
-        self._restore()
+        with self._ledger.spend("checkpoint_restore"):
+            self._restore()
         self._guard.load(self._state.guard) if self._state.guard else None
         self._ledger.restored(self._state.step)
-        with Saver(self._checkpoints, keep=keep) as saver:
+        # Around the steps there is nothing but what is left to save when they end.
+        with self._ledger.spend("checkpoint_save"), Saver(self._checkpoints, keep=keep) as saver:
             while self._state.step < self.config.num_steps:
-                stopping = self._take(saver)
+                with self._ledger.spend("productive"):
+                    stopping = self._take(saver)
                 if stopping and self._state.step < self.config.num_steps:
                     saver.wait()
                     raise RetryLater(
@@ -147,15 +152,14 @@ class Loop:
 
     def _take(self, saver: Saver) -> bool:
         """One step, and a checkpoint where one is due; returns whether a stop was requested on rank 0."""
-        step = self._state.step
+        step, began = self._state.step, time.perf_counter()
         with self._ledger.spend("data_wait"):
             data = self._steps(self._state.data_step)
-        waited_s = self._ledger.activity().step_s
-        with self._ledger.spend("productive"):
-            share = self.engine.backward(data.batches, data.num_samples, self._loss)
-            grad_norm = self.engine.update(step)
-            asked = float(self.ranks.leads and self._hooks.stop_requested())
-            loss, stop = self.ranks.total(share.loss, asked)
+        waited_s = time.perf_counter() - began
+        share = self.engine.backward(data.batches, data.num_samples, self._loss)
+        grad_norm = self.engine.update(step)
+        asked = float(self.ranks.leads and self._hooks.stop_requested())
+        loss, stop = self.ranks.total(share.loss, asked)
         verdict = self._guard.see(step, loss, grad_norm)
         if verdict is not None:
             self._go_back(verdict, saver)
@@ -222,8 +226,7 @@ class Loop:
             if why is not None:
                 raise FloatingPointError(f"{why.words}, before the first checkpoint; lower the learning rate")
             return
-        with self._ledger.spend("checkpoint_restore"):
-            self._state = self.engine.load(found.dir if found is not None else None)
+        self._state = self.engine.load(found.dir if found is not None else None)
 
     def _compare(self, step: int, busy_s: float, data_wait_s: float) -> float:
         """Seconds of productive time that waiting for the slowest rank has cost; one that is much slower is named."""

@@ -91,6 +91,18 @@ def test_the_rest_has_a_cause_that_blocks_pause(ledger: Ledger, clock: Clock) ->
         ledger.rest("queue")
 
 
+def test_another_rest_takes_the_place_of_the_one_before(ledger: Ledger, clock: Clock) -> None:
+    ledger.rest("init")
+    clock.now += 1
+    ledger.rest("lost_work")
+    clock.now += 2
+    assert ledger.activity().cause == "lost_work"
+    assert seen(ledger.total()) == {"init": 11, "lost_work": 2}
+    killed = ledger.times()
+    later = times(clock.now, clock.now + 5, init=5, restored=0)
+    assert seen(account([killed, later], clock.now + 5)) == {"init": 16, "lost_work": 2}
+
+
 def test_the_time_of_a_block_that_has_not_ended_is_there(ledger: Ledger, clock: Clock) -> None:
     with ledger.spend("compile"):
         clock.now += 5

@@ -104,10 +104,11 @@ def fit(
     inputs: Inputs,
     checkpoints: Checkpoints,
     hooks: Hooks,
-    ledger: Ledger | None = None,
+    ledger: Ledger,
 ) -> TrainingState:
     """Train to the last step on this rank's share of the data."""
-    plan = splits.train.plan(subject.architecture.cost, batch_size=inputs.batch_size)
+    with ledger.spend("init"):
+        plan = splits.train.plan(subject.architecture.cost, batch_size=inputs.batch_size)
     loss = FlowMatching(
         encode_text=subject.encode_text,
         caption_dropout_ratio=inputs.caption_dropout_ratio,
@@ -117,7 +118,9 @@ def fit(
     )
     ranks = engine.ranks
     bound = inputs.max_tokens or None
-    with Steps(splits.train, plan, rank=ranks.number, world_size=ranks.size, max_tokens=bound) as steps:
+    # The thread that reads ahead is let finish what it reads.
+    steps = Steps(splits.train, plan, rank=ranks.number, world_size=ranks.size, max_tokens=bound)
+    with ledger.spend("data_wait"), steps:
         return train(
             engine,
             steps=steps,

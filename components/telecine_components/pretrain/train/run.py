@@ -26,7 +26,7 @@ from telecine_components.training import ranks as processes
 from telecine_components.training.checkpoint import TrainingState
 from telecine_components.training.determinism import deterministic
 from telecine_components.training.engine import Engine
-from telecine_components.training.ledger import Ledger, open_ledger
+from telecine_components.training.ledger import Ledger, compiling, open_ledger
 from telecine_components.training.loop import Hooks
 from telecine_components.training.losses import EncodeText
 from telecine_components.training.ranks import Ranks
@@ -62,12 +62,19 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         with ledger.spend("init"):
             ranks = block.enter_context(processes.together(inputs.num_processes, follow, job))
             block.enter_context(deterministic(inputs.num_threads))
-        trained = _train(job, splits, ranks, ledger, ctx)
-        ledger.rest("checkpoint_save")
+            if inputs.compile:
+                block.enter_context(compiling(ledger))
+        try:
+            trained = _train(job, splits, ranks, ledger, ctx)
+        except BaseException:
+            ledger.rest("lost_work")
+            raise
+        ledger.rest("init")  # until the ranks have parted
     with ledger.spend("evaluation"), deterministic(inputs.num_threads):
         document = _document(inputs, splits, trained)
-    (ctx.dir / "training.json").write_text(json.dumps(document, indent=1, sort_keys=True))
-    _log_curves(document, ctx)
+        (ctx.dir / "training.json").write_text(json.dumps(document, indent=1, sort_keys=True))
+        _log_curves(document, ctx)
+    ledger.rest("checkpoint_save")
     return _outputs(document, is_pipeline=trained.is_pipeline)
 
 
