@@ -16,15 +16,15 @@ from deployments import CODE_RETRY, Deployment, Ended, ended, make_site
 from record import Count, Trial
 from telecine.storage import Store
 from telecine.work import attempts
-from training_moments import MOMENTS, Training
+from training_moments import LAST_MOMENTS, MOMENTS, Training
 
 COMPONENT, RUN = "pretrain.train", "kills"
 TRAINING: dict[str, Any] = {
-    "num_steps": 120,
-    "batch_size": 4,
+    "num_steps": 150,
+    "batch_size": 12,
     "learning_rate": 3e-3,
     "warmup_steps": 4,
-    "depth": 2,
+    "depth": 3,
     "num_experts": 2,
     "patch_px": 4,
     "checkpoint_every_steps": 5,
@@ -32,8 +32,8 @@ TRAINING: dict[str, Any] = {
     "eval_draws": 2,
     "num_threads": 1,
 }
-SHORT = {"num_steps": 60, "depth": 1}
-EVERYWHERE = (*MOMENTS, *MOMENTS[1:4], "final", "final")
+SHORT = {"num_steps": 60, "batch_size": 4, "depth": 1}
+EVERYWHERE = (*MOMENTS, *MOMENTS[1:4], *LAST_MOMENTS)
 KILLS: dict[str, dict[int, tuple[str, ...]]] = {
     "short": {1: ("save", "step")},
     "full": {1: EVERYWHERE, 2: EVERYWHERE},
@@ -125,9 +125,9 @@ def _calm(folder: Path, site: Path, inputs: dict[str, Any]) -> Calm:
 
 def _shuffled(moments: tuple[str, ...], draw: random.Random) -> list[str]:
     """In any order, but those after the last step at the end."""
-    early = [moment for moment in moments if moment != "final"]
+    early = [moment for moment in moments if moment not in LAST_MOMENTS]
     draw.shuffle(early)
-    return early + [moment for moment in moments if moment == "final"]
+    return early + [moment for moment in moments if moment in LAST_MOMENTS]
 
 
 def _kill(
@@ -142,7 +142,9 @@ def _kill(
 ) -> bool:
     """Start an attempt and kill one of its processes at a moment; False where nothing is left to be killed after it.
 
-    After the last step rank 0 may need nobody: killing another one is then the last kill, and may change nothing.
+    A rank that follows has done its part when the model is measured and written, and rank 0 waits for its farewell
+    alone. Killed before that it takes rank 0 along, and after it nothing is missing: either is right, if the bytes are.
+    So that is the last kill.
     """
     training = Training(
         place.start_run(COMPONENT, inputs, "--run", RUN),
@@ -202,15 +204,15 @@ def _judge_curve(place: Deployment, key: str, history: dict[str, Any], found: Fo
 def _judge_ledger(place: Deployment, found: Found, *, has_many: bool) -> None:
     """The last attempt's ledger has to account for all attempts, from the first one's birth to its own end.
 
-    What an attempt did after its last heartbeat nobody knows. Of a few short attempts that may be all of their steps,
-    of many it is not.
+    What an attempt did after its last heartbeat nobody knows: it is queue. Of a few short attempts that may be all of
+    their steps, so that no lost work is known; of many it is not.
     """
     states = _attempts(place)
     total = states[-1]["ledger"]["total"]
     whole_s = states[-1]["beat"] - states[0]["started"]
     if abs(sum(total.values()) - whole_s) > MAX_UNATTRIBUTED_RATIO * whole_s:
         found.lost.append(f"lost: the ledger accounts for {sum(total.values()):.1f} of {whole_s:.1f} s")
-    if has_many and total["unattributed"] > MAX_UNATTRIBUTED_RATIO * whole_s:
+    if total["unattributed"] > MAX_UNATTRIBUTED_RATIO * whole_s:
         found.lost.append(f"lost: the ledger leaves {total['unattributed']:.1f} of {whole_s:.1f} s unattributed")
     if has_many and not total["lost_work"] > 0:
         found.lost.append("lost: the ledger knows of no lost work")
@@ -249,7 +251,7 @@ def _chain(
             every_steps=given["checkpoint_every_steps"],
             num_steps=CHAIN_STEPS,
         )
-        if training.reach("step", draw):
+        if training.reach("prune", draw):
             process.send_signal(signal.SIGTERM)
             found.killed[f"SIGTERM to {num_processes}"] += 1
         done = ended(process)

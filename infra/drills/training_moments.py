@@ -10,17 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 MOMENTS = ("start", "restore", "step", "save", "prune")
-"""During imports; while it is built or restored; in a step; in a background save; after a commit. ``final`` is last."""
+"""During imports; while it is built or restored; in a step; in a background save; after a commit."""
+LAST_MOMENTS = ("evaluation", "final")
+"""After the last step: while the result is measured; between the model's first file and the commit."""
 TIMEOUT_S = 240.0
 POLL_S = 0.002
-STEP_S, FINAL_S = 0.3, 0.3
-"""A kill in a step, or in what follows the last one, comes at most so long after a checkpoint."""
+STEP_S, FINAL_S = 0.3, 0.05
+"""A kill in a step comes at most so long after a checkpoint, and one in the end after the model's first file."""
 MAX_CHECKPOINTS = 2
 """So many may be committed before a kill: one training outlives many."""
 
 
 class Training:
     """One attempt at pretrain.train that is running, seen from outside.
+
+    Moments are told by the files that it writes. What random time is added to them ends with the next checkpoint, so
+    that no moment comes after the end, however fast or slow the machine has become meanwhile.
 
     Args:
         work: folder of all its works.
@@ -33,23 +38,26 @@ class Training:
     ) -> None:
         self.process, self._work = process, work
         self._init_s, self._every_steps, self._num_steps = init_s, every_steps, num_steps
-        self._known = {*work.glob("*/beats/*.json"), *self._drafts()}
+        self._known = {*work.glob("*/beats/*.json"), *self._drafts(), *self._models()}
         self._began = newest(work)
 
     def reach(self, moment: str, draw: random.Random) -> bool:
         """Wait for a moment; False where the attempt ended before."""
         target = self._began + self._every_steps * draw.randint(1, MAX_CHECKPOINTS)
         if moment == "start":
-            return self._pause(draw.uniform(0.1, self._init_s))
+            return self._pause(draw.uniform(0.1, self._init_s), self._began)
         if moment == "restore":
             begun = self._until(lambda: bool({*self._work.glob("*/beats/*.json")} - self._known))
-            return begun and self._pause(draw.uniform(0.0, self._init_s / 2))
+            return begun and self._pause(draw.uniform(0.0, self._init_s / 2), self._began)
         if moment == "save":
             return self._until(lambda: newest(self._work) >= target - self._every_steps and self._saves())
+        if moment == "evaluation":
+            return self._until(lambda: newest(self._work) >= self._num_steps)
         if moment == "final":
-            return self._until(lambda: newest(self._work) >= self._num_steps) and self._pause(draw.uniform(0, FINAL_S))
+            written = self._until(lambda: bool(self._models() - self._known))
+            return written and self._pause(draw.uniform(0.0, FINAL_S), self._num_steps)
         reached = self._until(lambda: newest(self._work) >= target)
-        return reached and (moment == "prune" or self._pause(draw.uniform(0.0, STEP_S)))
+        return reached and (moment == "prune" or self._pause(draw.uniform(0.0, STEP_S), target))
 
     def _saves(self) -> bool:
         """Whether this attempt is writing a checkpoint."""
@@ -58,6 +66,10 @@ class Training:
     def _drafts(self) -> set[Path]:
         """Folders into which attempts wrote checkpoints."""
         return {path for path in self._work.glob("*/checkpoints/*/*") if path.name != "commit.json"}
+
+    def _models(self) -> set[Path]:
+        """Folders into which attempts wrote their model."""
+        return {*self._work.glob("*/attempts/*/model")}
 
     def _until(self, there: Callable[[], bool]) -> bool:
         """Wait until something is there; whether the process still runs then."""
@@ -70,9 +82,10 @@ class Training:
             time.sleep(POLL_S)
         return self.process.poll() is None
 
-    def _pause(self, seconds: float) -> bool:
+    def _pause(self, seconds: float, step: int) -> bool:
+        """Let some time pass, or less where a checkpoint after ``step`` comes before."""
         deadline = time.monotonic() + seconds
-        return self._until(lambda: time.monotonic() >= deadline)
+        return self._until(lambda: time.monotonic() >= deadline or newest(self._work) > step)
 
 
 def newest(work: Path) -> int:

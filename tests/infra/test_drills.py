@@ -59,12 +59,12 @@ def test_nothing_is_lost_doubled_or_torn(name: str, rows: dict[str, dict[str, An
 
 def test_the_record_holds_every_drill_in_full() -> None:
     record = {row["id"]: row for row in json.loads((REPOSITORY / "docs" / "drills.json").read_text())}
-    # The full form of training_kills does not pass: it leaves 4 % of the time unattributed, see docs/lab-log.md.
-    assert set(record) >= {"container_flywheel", *AT_LEAST} - {"training_kills"}
+    assert set(record) >= {"container_flywheel", *AT_LEAST}
     assert record["commit_crash_points"]["injected"] >= 2000
     assert record["container_flywheel"]["injected"] >= 3
     assert record["racing_pairs"]["injected"] >= 40
     assert record["process_kills"]["injected"] >= 20
+    assert record["training_kills"]["injected"] >= 22
     assert record["two_demos"]["injected"] >= 4
     assert [name for name, row in record.items() if row["lost"] or row["doubled"] or row["torn"]] == []
     assert [name for name, row in record.items() if row["what"].endswith("(short)")] == []
