@@ -1,0 +1,1 @@
+"""Encode Backlot clips as training samples with conditions and actions."""
