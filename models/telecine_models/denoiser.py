@@ -11,6 +11,8 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from telecine_models.video_dit.action import ActionControl, Actions
+from telecine_models.video_dit.conditions import Conditions
 from telecine_models.video_dit.model import VideoDiT
 
 _NUM_TRAIN_STEPS = 1000.0
@@ -29,6 +31,36 @@ class Denoiser(Protocol):
     ) -> Float[Tensor, "B C F H W"]:
         """Velocity of ``hidden_states`` at flow time ``timestep``."""
         ...
+
+
+class SteeredDenoiser(nn.Module):
+    """A video DiT with the action module that steers it, as one model; without actions it is the DiT alone."""
+
+    def __init__(self, transformer: VideoDiT, control: ActionControl) -> None:
+        super().__init__()
+        self.transformer, self.control = transformer, control
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "B C F H W"],
+        timestep: Float[Tensor, " B"],
+        encoder_hidden_states: Float[Tensor, "B L text_dim"],
+        encoder_attention_mask: Bool[Tensor, "B L"] | None = None,
+        *,
+        conditions: Conditions | None = None,
+        actions: Actions | None = None,
+    ) -> Float[Tensor, "B C F H W"]:
+        """See :class:`Denoiser`; raises a ValueError for actions that do not fit the frames."""
+        steer = None if actions is None else self.control.steering(actions, hidden_states.shape[2])
+        velocity: Tensor = self.transformer(
+            hidden_states,
+            timestep,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            conditions=conditions,
+            steer=steer,
+        )
+        return velocity
 
 
 class WanDenoiser(nn.Module):

@@ -148,10 +148,10 @@ class Engine:
         """Batches that run together, and what they count: spare ones for nothing, as in each pass all ranks take part.
 
         A step whose tokens are not bounded is one pass. Where weights are spread it is not, because DeepSpeed gathers
-        them for the model's own forward.
+        them for the model's own forward. What is given beside the text is not packed either.
         """
         mine = [_on(batch, self.ranks.device) for batch in batches]
-        packs = self._packs and not self.config.max_tokens and len(mine) > 1
+        packs = self._packs and not self.config.max_tokens and len(mine) > 1 and not mine[0].beside
         passes = [(mine, 1.0)] if packs else [([batch], 1.0) for batch in mine]
         self._spare = mine[-1] if mine else self._spare
         if self.ranks.size == 1:
@@ -169,14 +169,16 @@ def _can_pack(module: nn.Module, config: TrainingConfig) -> bool:
 
 
 def _on(batch: Batch, device: torch.device) -> Batch:
-    return batch if batch.x0.device == device else dataclasses.replace(batch, x0=batch.x0.to(device))
+    return batch if batch.x0.device == device else batch.map(lambda tensor: tensor.to(device))
 
 
 def _prepare(module: nn.Module, config: TrainingConfig) -> None:
     """Recomputation and compilation, each block by itself: what differs between blocks is then compiled once."""
     blocks = _blocks(module)
     if config.recompute:
-        able = [each for each in module.modules() if isinstance(each, ModelMixin)]
+        able = [
+            each for each in module.modules() if isinstance(each, ModelMixin) and each._supports_gradient_checkpointing
+        ]
         if not able:
             raise InputError(f"training: recompute needs a model that can, got {type(module).__name__}; turn it off")
         for each in able:

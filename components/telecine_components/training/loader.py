@@ -6,8 +6,9 @@ Where shapes differ, a :class:`telecine_components.training.plan.Plan` says whic
 number locates it. Either way exact resume needs no reader state.
 """
 
+import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ import pyarrow.parquet as pq
 import torch
 
 from telecine.errors import InputError
+from telecine_components.training.annotations import Annotations, Members
 from telecine_components.training.plan import ORDER_STREAM, Cost, MicroBatch, Plan, Shape
 from telecine_components.training.randomness import permutation
 from telecine_components.training.shard_reader import ShardReader
 from telecine_models.pixels import to_model_range
+from telecine_models.video_dit.action import Actions
+from telecine_models.video_dit.conditions import Conditions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,7 @@ class Sample:
         num_frames, height_px, width_px, fps: of the video, also where latents are what is stored.
         latent_shape: [C, F, H, W] of stored latents; None where frames are stored.
         text_offset, text_length: the caption's token vectors in the same shard; None where they are not stored.
+        members: what the sample has beside its frames; see :mod:`telecine_components.training.annotations`.
     """
 
     sample_id: str
@@ -48,6 +53,7 @@ class Sample:
     latent_shape: tuple[int, int, int, int] | None = None
     text_offset: int | None = None
     text_length: int | None = None
+    members: Members = dataclasses.field(default_factory=dict)
 
     @property
     def x0_shape(self) -> tuple[int, int, int, int]:
@@ -66,11 +72,25 @@ class Batch:
 
     Attributes:
         positions: place of each sample in the run, from 0; what its noise is keyed by. Empty where there is no order.
+        conditions, actions: what the samples have beside their captions; None where nobody asked for them.
     """
 
     x0: torch.Tensor
     captions: list[str]
     positions: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    conditions: Conditions | None = dataclasses.field(default=None, kw_only=True)
+    actions: Actions | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def beside(self) -> dict[str, Conditions | Actions]:
+        """What a denoiser is given beside the text, by the names that it has there."""
+        given = {"conditions": self.conditions, "actions": self.actions}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The same with every tensor changed: on a device, say."""
+        beside: Any = {name: value.map(change) for name, value in self.beside.items()}
+        return dataclasses.replace(self, x0=change(self.x0), **beside)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +121,8 @@ def read_index(path: Path) -> list[Sample]:
     if not path.is_file():
         raise InputError(f"{path.parent}: no {path.name} in it; pass the dataset folder that curate.encode wrote")
     found = set(pq.read_schema(path).names)
-    missing = sorted(field.name for field in fields if field.default is dataclasses.MISSING and field.name not in found)
+    needed = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    missing = sorted(needed - found)
     if missing:
         raise InputError(f"{path}: the index lacks {', '.join(missing)}; encode the dataset again")
     rows = pq.read_table(path, columns=[field.name for field in fields if field.name in found]).to_pylist()
@@ -111,6 +132,7 @@ def read_index(path: Path) -> list[Sample]:
 def _sample(row: dict[str, Any]) -> Sample:
     latent_shape = row.get("latent_shape")
     changed = {"caption": row["caption"] or "", "latent_shape": tuple(latent_shape) if latent_shape else None}
+    changed["members"] = {each["name"]: (each["offset"], each["length"]) for each in row.get("members") or ()}
     return Sample(**row | changed)
 
 
@@ -121,16 +143,39 @@ class Loader:
         samples: rows of the index.
         locate: local path of a shard, given its store path.
         seed: fixes the order of every epoch.
+        conditions: kinds of conditions that batches have.
+        actions: whether they have actions.
     """
 
-    def __init__(self, samples: Sequence[Sample], locate: Callable[[str], Path], *, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        locate: Callable[[str], Path],
+        *,
+        seed: int,
+        conditions: Sequence[str] = (),
+        actions: bool = False,
+    ) -> None:
         self.samples = list(samples)
         self._shards = ShardReader(locate)
+        self._annotations = Annotations(self._shards, conditions, actions=actions)
         self._seed = seed
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What batches have beside captions: kinds of conditions, and ``actions``."""
+        return self._annotations.kinds + (("actions",) if self._annotations.has_actions else ())
+
+    def without(self, indices: Collection[int]) -> "Loader":
+        """The same with some samples left out."""
+        found = copy.copy(self)
+        found.samples = [sample for index, sample in enumerate(self.samples) if index not in indices]
+        found._order = (-1, np.empty(0, dtype=np.int64))
+        return found
 
     def frames(self, index: int) -> np.ndarray:
         """Frames of one sample, uint8 [F, H, W, 3]; raises :class:`InputError` where the shard does not hold them."""
@@ -165,11 +210,19 @@ class Loader:
         shapes = {self.samples[i].x0_shape for i in indices}
         if len(shapes) != 1:
             raise ValueError(f"loader: a batch must have one shape [C, F, H, W], got {sorted(shapes)}")
-        if self.samples[indices[0]].latent_shape is None:
-            x0 = to_model_range(torch.from_numpy(np.stack([self.frames(i) for i in indices])))
-        else:
+        captions = [self.samples[i].caption for i in indices]
+        if self.samples[indices[0]].latent_shape is not None:
             x0 = torch.from_numpy(np.stack([self.latents(i) for i in indices])).to(torch.float32)
-        return Batch(x0, [self.samples[i].caption for i in indices], positions=tuple(positions))
+            return Batch(x0, captions, positions=tuple(positions))
+        frames = np.stack([self.frames(i) for i in indices])
+        samples = [self.samples[i] for i in indices]
+        return Batch(
+            to_model_range(torch.from_numpy(frames)),
+            captions,
+            positions=tuple(positions),
+            conditions=self._annotations.conditions(samples, frames),
+            actions=self._annotations.actions(samples, frames.shape[1] - 1),
+        )
 
     def weighted_batch(self, position: int, batch_size: int, weights: Sequence[float]) -> WeightedBatch:
         """Like :meth:`batch`, with the weight of each sample; ``weights`` are in the order of the samples."""

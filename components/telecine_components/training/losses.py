@@ -6,7 +6,7 @@ is a function of its position in the run, so it is the same on any rank, in any 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from telecine_components.training.loader import Batch, WeightedBatch
 from telecine_components.training.randomness import generator, permutation
 from telecine_models.flow import flow_matching_loss, interpolate
 from telecine_models.moe.routing import Routing
+from telecine_models.video_dit.config import KINDS
 
-_NOISE_STREAM, _TIME_STREAM = 2, 4
+_NOISE_STREAM, _TIME_STREAM, _CONDITION_STREAM = 2, 4, 7
 
 EncodeText = Callable[[Sequence[str]], tuple[torch.Tensor, torch.Tensor]]
 """Captions to (embeddings [B, L, D_text] float32, mask [B, L] bool)."""
@@ -45,6 +46,10 @@ class FlowMatching:
         num_strata: flow times of so many samples that follow each other lie one in each of as many equal strata: each
             alone is uniform, and together they cover the interval, which lowers the variance of a step's loss.
         has_experts: whether the model is asked for its routings.
+        condition_dropout_ratio: share of samples from which a kind of condition is taken, each kind by itself, so that
+            a model learns every combination.
+        condition_positions: position from which samples are given a kind of condition; a kind that is left out is
+            given to all.
     """
 
     encode_text: EncodeText
@@ -52,14 +57,16 @@ class FlowMatching:
     seed: int
     num_strata: int
     has_experts: bool = False
+    condition_dropout_ratio: float = 0.0
+    condition_positions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __call__(self, model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
         """Losses of batches whose positions are known, one after the other; several of them run as one pack."""
         noised = [self._noised(batch) for batch in batches]
         if len(batches) == 1 and not self.has_experts:
-            return Objective(noised[0].loss(model(*noised[0].arguments)))
+            return Objective(noised[0].loss(model(*noised[0].arguments, **noised[0].beside)))
         if len(batches) == 1:
-            predicted, routings = model(*noised[0].arguments, return_routings=True)
+            predicted, routings = model(*noised[0].arguments, **noised[0].beside, return_routings=True)
             return Objective(noised[0].loss(predicted), routings)
         columns = zip(*(each.arguments for each in noised), strict=True)
         dit: Any = getattr(model, "module", model)
@@ -73,7 +80,24 @@ class FlowMatching:
         noise = torch.stack([each.noise for each in draws]).to(batch.x0.device)
         captions = ["" if each.drops_caption else text for each, text in zip(draws, batch.captions, strict=True)]
         embeddings, mask = (tensor.to(batch.x0.device) for tensor in self.encode_text(captions))
-        return Noised(batch.x0, noise, t, embeddings, mask)
+        return Noised(batch.x0, noise, t, embeddings, mask, self._told(batch).beside)
+
+    def _told(self, batch: Batch) -> Batch:
+        """The batch with those conditions that its samples are given."""
+        if batch.conditions is None:
+            return batch
+        given = [self.kinds(position) for position in batch.positions]
+        kept = {kind: torch.tensor([kind in each for each in given]) for kind in KINDS}
+        return dataclasses.replace(batch, conditions=batch.conditions.keep(kept))
+
+    def kinds(self, position: int) -> frozenset[str]:
+        """Kinds of conditions that the sample at a position is given, of those that it has."""
+        chances = torch.rand(len(KINDS), generator=generator(self.seed, _CONDITION_STREAM, position)).tolist()
+        return frozenset(
+            kind
+            for kind, chance in zip(KINDS, chances, strict=True)
+            if chance >= self.condition_dropout_ratio and position >= self.condition_positions.get(kind, 0)
+        )
 
     def draw(self, position: int, shape: Sequence[int]) -> "Draw":
         """What the sample at a position meets."""
@@ -87,13 +111,14 @@ class FlowMatching:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Noised:
-    """A batch ``x0`` [B, C, F, H, W] with what is drawn for it: ``noise``, flow times ``t`` [B], and its text."""
+    """A batch ``x0`` [B, C, F, H, W] with what is drawn for it: ``noise``, flow times ``t`` [B], its text, the rest."""
 
     x0: torch.Tensor
     noise: torch.Tensor
     t: torch.Tensor
     embeddings: torch.Tensor
     mask: torch.Tensor
+    beside: Mapping[str, Any]
 
     @property
     def arguments(self) -> tuple[torch.Tensor, ...]:
@@ -158,8 +183,13 @@ def velocity_loss(
     noise: torch.Tensor,
     t: torch.Tensor,
     text: tuple[torch.Tensor, torch.Tensor],
+    **beside: Any,
 ) -> torch.Tensor:
-    """Loss [B] of the model's velocity at flow times ``t`` [B], for ``x0`` and ``noise`` [B, C, F, H, W]."""
+    """Loss [B] of the model's velocity at flow times ``t`` [B], for ``x0`` and ``noise`` [B, C, F, H, W].
+
+    Args:
+        beside: conditions and actions, by the names that a denoiser has for them.
+    """
     embeddings, mask = text
-    predicted = model(interpolate(x0, noise, t), t, embeddings, mask)
+    predicted = model(interpolate(x0, noise, t), t, embeddings, mask, **beside)
     return flow_matching_loss(predicted, x0, noise)

@@ -59,6 +59,11 @@ class Actions:
             found = f"{list(self.known.shape)} of {self.known.dtype}"
             raise ValueError(f"Actions: known must be shaped {list(steps)} of torch.bool, as keys are, got {found}")
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Actions":
+        """The same with every tensor changed: on a device, or of other samples."""
+        known = None if self.known is None else change(self.known)
+        return Actions(keys=change(self.keys), mouse=change(self.mouse), known=known)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupedActions:

@@ -8,7 +8,7 @@ Axes: B batch, C channels, F frames, H height, W width, E elements, M context to
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,12 +68,25 @@ class Conditions:
         for kind, rate in rates.items():
             if kind not in KINDS or not 0 <= rate <= 1:
                 raise ValueError(f"Conditions.drop: rates must be probabilities of {list(KINDS)}, got {kind}={rate}")
+        kept = {
+            kind: torch.rand(len(value), generator=generator) >= rates.get(kind, 0.0) for kind, value in self.given()
+        }
+        return self.keep(kept)
+
+    def keep(self, kept: Mapping[str, Bool[Tensor, " B"]]) -> "Conditions":
+        """Only these of each kind's samples have it; a kind that is left out stays."""
         present = dict(self.present)
         for kind, value in self.given():
-            kept = torch.rand(len(value), generator=generator) >= rates.get(kind, 0.0)
-            there = _presence(self, kind, value)
-            present[kind] = there & kept.to(there.device).view(-1, *[1] * (there.ndim - 1))
+            if kind in kept:
+                there = _presence(self, kind, value)
+                present[kind] = there & kept[kind].to(there.device).view(-1, *[1] * (there.ndim - 1))
         return dataclasses.replace(self, present=present)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """The same with every tensor changed, those of :attr:`present` too: on a device, or of other samples."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        tensors = {name: change(value) for name, value in fields.items() if isinstance(value, Tensor)}
+        return Conditions(**tensors, present={kind: change(there) for kind, there in self.present.items()})
 
 
 def slot(kind: str, grid: Triple, element: int = 0) -> int:

@@ -121,4 +121,4 @@ def test_equal_inputs_give_equal_bytes_and_a_longer_list_begins_with_the_shorter
 
 
 def test_styles_are_those_of_backlot() -> None:
-    assert STYLES == (*get_args(Style), "any")
+    assert (*get_args(Style), "any") == STYLES

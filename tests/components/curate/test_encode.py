@@ -10,10 +10,10 @@ from PIL import Image
 
 from telecine.errors import InputError
 from telecine.settings import Settings
-from telecine_components.media.index import held_out_clips
 from telecine_components.curate.encode.spec import Inputs
 from telecine_components.curate.encode.windows import windows_of
 from telecine_components.media.decode import open_video
+from telecine_components.media.index import held_out_clips
 from telecine_components.media.planes import planes_of, thumbnail
 from telecine_components.media.shards import read_array
 

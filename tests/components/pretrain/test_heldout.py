@@ -9,7 +9,7 @@ import torch
 
 from telecine import settings
 from telecine_components.pretrain.train import heldout
-from telecine_components.training.loader import Loader, read_index
+from telecine_components.training.loader import Batch, Loader, read_index
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_every_contestant_meets_the_same_draws(loader: Loader) -> None:
     met: list[list[torch.Tensor]] = [[], []]
 
     def spy(into: list[torch.Tensor]) -> heldout.Measure:
-        def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
+        def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sample: Batch) -> torch.Tensor:
             into.extend((noise, t))
             return torch.zeros(len(t))
 

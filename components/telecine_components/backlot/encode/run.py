@@ -62,13 +62,14 @@ def _shards(inputs: Inputs) -> list[Source]:
 
 
 def _draw(inputs: Inputs, seed: int) -> Clip:
+    style: Any = None if inputs.style == STYLES[-1] else inputs.style
     return clip(
         seed,
         num_frames=inputs.num_frames,
         fps=inputs.fps,
         width_px=inputs.width_px,
         height_px=inputs.height_px,
-        style=None if inputs.style == STYLES[-1] else inputs.style,
+        style=style,
         actions="random" if inputs.subject == "play" else None,
     )
 

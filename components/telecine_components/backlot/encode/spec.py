@@ -1,4 +1,4 @@
-"""backlot.encode: clips of Backlot as training samples with everything that a model can be conditioned on, in shards."""
+"""backlot.encode: clips of Backlot as training samples, with all that a model can be conditioned on beside them."""
 
 import dataclasses
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from telecine.errors import InputError
+from telecine_components.training.annotations import has
 from telecine_components.training.loader import Loader, Sample, read_index
 
 
@@ -48,15 +49,17 @@ def open_splits(
     num_ranks: int,
     patch: tuple[int, int, int],
     seed: int,
+    conditions: Sequence[str] = (),
+    actions: bool = False,
 ) -> Splits:
     """Read the index and check it against the inputs.
 
     Raises:
         InputError: no samples, a batch larger than the training split or one that ranks cannot share, a patch that
             does not divide a sample, a shard that is missing or has other bytes than the index says, no held-out
-            sample that holds numbers.
+            sample that holds numbers, conditions or actions that no training sample has.
     """
-    splits = read_splits(dataset, locate, seed=seed)
+    splits = read_splits(dataset, locate, seed=seed, conditions=conditions, actions=actions)
     for name, members in (("train", splits.train), ("val", splits.val)):
         if not len(members):
             raise InputError(
@@ -66,17 +69,29 @@ def open_splits(
     _check_batch(len(splits.train), batch_size, num_ranks)
     _check_shapes(splits.samples, patch)
     _check_shards(splits.samples, locate, digest)
-    return _without_bad(splits, locate, seed)
+    _check_annotations(splits.train.samples, [*conditions, *(("actions",) if actions else ())])
+    return _without_bad(splits)
 
 
-def read_splits(dataset: Path, locate: Callable[[str], Path], *, seed: int) -> Splits:
-    """The splits as the index has them."""
+def read_splits(
+    dataset: Path, locate: Callable[[str], Path], *, seed: int, conditions: Sequence[str] = (), actions: bool = False
+) -> Splits:
+    """The splits as the index has them; batches have these kinds of conditions, and actions if they are asked for."""
     samples = read_index(dataset / "index.parquet")
-    train, val = ([sample for sample in samples if sample.split == name] for name in ("train", "val"))
-    return Splits(Loader(train, locate, seed=seed), Loader(val, locate, seed=seed))
+    train, val = (
+        Loader(
+            [sample for sample in samples if sample.split == name],
+            locate,
+            seed=seed,
+            conditions=conditions,
+            actions=actions,
+        )
+        for name in ("train", "val")
+    )
+    return Splits(train, val)
 
 
-def _without_bad(splits: Splits, locate: Callable[[str], Path], seed: int) -> Splits:
+def _without_bad(splits: Splits) -> Splits:
     """Held-out latents that are not finite would make every held-out figure none; frames are bytes, so always finite.
 
     In training such a sample costs one rollback, which leaves it out.
@@ -85,13 +100,12 @@ def _without_bad(splits: Splits, locate: Callable[[str], Path], seed: int) -> Sp
     bad = {index for index in latents if not splits.val.gather([index]).x0.isfinite().all()}
     if not bad:
         return splits
-    good = [sample for index, sample in enumerate(splits.val.samples) if index not in bad]
-    if not good:
+    if len(bad) == len(splits.val):
         raise InputError(
             f"pretrain.train: val samples must hold finite numbers, got none among {len(bad)}; cache the dataset again"
         )
     left_out = tuple(splits.val.samples[index].sample_id for index in sorted(bad))
-    return Splits(splits.train, Loader(good, locate, seed=seed), left_out)
+    return Splits(splits.train, splits.val.without(bad), left_out)
 
 
 def _check_batch(num_train: int, batch_size: int, num_ranks: int) -> None:
@@ -128,3 +142,19 @@ def _check_shards(samples: Sequence[Sample], locate: Callable[[str], Path], dige
             raise InputError(
                 f"pretrain.train: shard {shard} has other bytes than its index says; run curate.encode again"
             )
+
+
+def _check_annotations(samples: Sequence[Sample], kinds: Sequence[str]) -> None:
+    """Some samples may lack a kind, but not all of them."""
+    missing = [kind for kind in kinds if not any(has(sample.members, kind) for sample in samples)]
+    if missing:
+        carried = sorted({name for sample in samples for name in sample.members}) or "none"
+        raise InputError(
+            f"pretrain.train: dataset_uri must carry {', '.join(missing)} beside its frames, got {carried}; give what "
+            "backlot.encode wrote, or take out of the inputs what it does not carry"
+        )
+    if kinds and samples[0].latent_shape:
+        raise InputError(
+            f"pretrain.train: {', '.join(kinds)} can be trained on frames alone, got latents; give the dataset_uri "
+            "that pretrain.cache was given"
+        )

@@ -46,7 +46,14 @@ class Job:
 
     def splits(self) -> Splits:
         """The dataset, unchecked."""
-        return read_splits(Path(self.folders.dataset), self.locate, seed=self.inputs.seed)
+        inputs = self.inputs
+        return read_splits(
+            Path(self.folders.dataset),
+            self.locate,
+            seed=inputs.seed,
+            conditions=inputs.conditions,
+            actions=inputs.train_actions,
+        )
 
     def subject(self, splits: Splits) -> Subject:
         """The model, the same on every rank."""
@@ -115,6 +122,8 @@ def fit(
         seed=inputs.seed,
         num_strata=inputs.batch_size,
         has_experts=subject.architecture.has_experts,
+        condition_dropout_ratio=inputs.condition_dropout_ratio,
+        condition_positions=condition_positions(inputs),
     )
     ranks = engine.ranks
     bound = inputs.max_tokens or None
@@ -130,6 +139,12 @@ def fit(
             ledger=ledger,
             eval_every_steps=looks.every_steps(inputs),
         )
+
+
+def condition_positions(inputs: Inputs) -> dict[str, int]:
+    """The curriculum in samples: where shapes differ, a step's are ``batch_size`` on average."""
+    steps = inputs.condition_steps or (0,) * len(inputs.conditions)
+    return {kind: step * inputs.batch_size for kind, step in zip(inputs.conditions, steps, strict=True)}
 
 
 def config_of(inputs: Inputs) -> TrainingConfig:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from telecine_components.training.loader import Loader
+from telecine_components.training.loader import Batch, Loader
 from telecine_components.training.losses import EncodeText, velocity_loss
 from telecine_components.training.randomness import generator, stratified_times
 from telecine_models.flow import flow_matching_loss
 
 _EVAL_STREAM = 3
 
-Measure = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, str], torch.Tensor]
-"""(x0 [K, C, F, H, W], noise [K, C, F, H, W], t [K], caption) -> loss [K]."""
+Measure = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Batch], torch.Tensor]
+"""(x0 [K, C, F, H, W], noise [K, C, F, H, W], t [K], the batch of the one sample that x0 repeats) -> loss [K]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +41,17 @@ def sample_losses(
         t = stratified_times(num_draws, random)
         noise = torch.randn((num_draws, *batch.x0.shape[1:]), generator=random)
         x0 = batch.x0.expand(num_draws, -1, -1, -1, -1)
-        losses.append(measure(x0, noise, t, batch.captions[0]).mean().item())
+        losses.append(measure(x0, noise, t, batch).mean().item())
     return np.array(losses)
 
 
 def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
-    """Loss of a model's velocity."""
+    """Loss of a model's velocity, given all that a sample has."""
 
-    def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
+    def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sample: Batch) -> torch.Tensor:
+        beside = sample.map(lambda tensor: tensor.expand(len(t), *tensor.shape[1:])).beside
         with torch.no_grad():
-            return velocity_loss(model, x0, noise, t, encode_text([caption] * len(t)))
+            return velocity_loss(model, x0, noise, t, encode_text(sample.captions * len(t)), **beside)
 
     return measure
 
@@ -58,7 +59,7 @@ def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
 def constant_measure(mean_x0: torch.Tensor) -> Measure:
     """Loss of the best constant prediction: v = noise - x0 has the expectation -mean(x0), of :func:`mean_x0`."""
 
-    def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, caption: str) -> torch.Tensor:
+    def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sample: Batch) -> torch.Tensor:
         return flow_matching_loss((-mean_x0).expand_as(x0), x0, noise)
 
     return measure

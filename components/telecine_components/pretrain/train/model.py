@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
 from telecine.errors import InputError
+from telecine_components.pretrain.train import abilities
 from telecine_components.pretrain.train.spec import Inputs
 from telecine_components.training import lora
 from telecine_components.training.loader import Sample
@@ -24,7 +25,7 @@ from telecine_components.training.randomness import torch_seed
 from telecine_components.training.stored_text import StoredText
 from telecine_components.training.text import CachedText
 from telecine_models import flops
-from telecine_models.denoiser import WanDenoiser, load_wan
+from telecine_models.denoiser import SteeredDenoiser, WanDenoiser, load_wan
 from telecine_models.pipeline import TelecinePipeline
 from telecine_models.text import HashTextEncoder, TransformersTextEncoder, load_text_encoder
 from telecine_models.vae import CausalVAE, load_vae
@@ -124,13 +125,24 @@ class Subject:
             )
             lora.save_lora(_core(module), folder / lora.FOLDER)
             return
-        if self.pipeline is None:
+        if isinstance(module, SteeredDenoiser):
+            self._save_steered(module, folder, source)
+        elif self.pipeline is None:
             _core(module).save_pretrained(folder)
         else:
             parts = {name: getattr(self.pipeline, name) for name in ("text_encoder", "vae", "action_control")}
             assert isinstance(module, VideoDiT)
             TelecinePipeline(transformer=module, **parts).save_pretrained(folder, safe_serialization=True)
         _forget_places(folder)
+
+    def _save_steered(self, module: SteeredDenoiser, folder: Path, source: str) -> None:
+        """The model that was begun with, to the byte but without its LoRA, and the action module."""
+        part, left_out = "action_control", shutil.ignore_patterns(lora.FOLDER, "action_control")
+        shutil.copytree(source, folder, ignore=left_out, copy_function=shutil.copyfile)
+        module.control.save_pretrained(folder / part)
+        parts = {name: getattr(self.pipeline, name) for name in ("text_encoder", "vae")}
+        pipeline = TelecinePipeline(transformer=module.transformer, action_control=module.control, **parts)
+        pipeline.save_config(folder)
 
     def _merged(self, module: nn.Module, source: str) -> nn.Module:
         """The model that was begun with, the factors of ``module`` in its weights."""
@@ -159,12 +171,13 @@ def architecture_of(inputs: Inputs, folders: Folders) -> Architecture:
             )
         known = {"in_channels": folders.cached_with["latent_channels"], "text_dim": folders.cached_with["text_dim"]}
         patch = (inputs.patch_frames, inputs.patch_px, inputs.patch_px)
-        return Architecture(
-            VideoDiTConfig.from_depth(inputs.depth, patch_size=patch, num_experts=inputs.num_experts, **known)
-        )
+        config = VideoDiTConfig.from_depth(inputs.depth, patch_size=patch, num_experts=inputs.num_experts, **known)
+        return Architecture(abilities.taught(inputs, config))
     found = _read_architecture(Path(folders.model))
     _check_sizes(inputs, found)
     _check_lora(inputs, Path(folders.model))
+    if isinstance(found.config, VideoDiTConfig):
+        return dataclasses.replace(found, config=abilities.taught(inputs, found.config))
     return found
 
 
@@ -224,11 +237,31 @@ def build(
         subject = Subject(model, denoiser, None, _padded(stored))
     else:
         pipeline = TelecinePipeline.from_pretrained(folders.model) if folders.model else fresh(inputs, folders, model)
-        subject = Subject(model, pipeline.transformer, pipeline, stored or CachedText(pipeline.text_encoder))
+        module = _begin_dit(inputs, folders, model, pipeline, samples, locate)
+        subject = Subject(model, module, pipeline, stored or CachedText(pipeline.text_encoder))
     subject.module.train()
     if inputs.lora_rank:
         _begin_lora(_core(subject.module), inputs, Path(folders.model) / lora.FOLDER)
     return subject
+
+
+def _begin_dit(
+    inputs: Inputs,
+    folders: Folders,
+    model: Architecture,
+    pipeline: TelecinePipeline,
+    samples: Sequence[Sample],
+    locate: Callable[[str], Path],
+) -> nn.Module:
+    """What is trained of a pipeline, apart from a LoRA."""
+    assert isinstance(model.config, VideoDiTConfig)
+    if inputs.train_actions:
+        if (held := Path(folders.model) / lora.FOLDER).is_dir():
+            lora.load_lora(pipeline.transformer, held)
+        return abilities.steered(pipeline, inputs, samples, locate)
+    transformer = abilities.widened(pipeline.transformer, model.config, inputs.seed)
+    abilities.freeze_others(transformer, inputs.conditions)
+    return transformer
 
 
 def fresh(inputs: Inputs, folders: Folders, model: Architecture) -> TelecinePipeline:
@@ -290,7 +323,7 @@ def _check_sizes(inputs: Inputs, model: Architecture) -> None:
 
 def _check_lora(inputs: Inputs, folder: Path) -> None:
     held = lora.read_config(folder / lora.FOLDER).rank if (folder / lora.FOLDER).is_dir() else 0
-    if held and held != inputs.lora_rank:
+    if held and not inputs.train_actions and held != inputs.lora_rank:
         raise InputError(
             f"pretrain.train: model_uri holds a LoRA of rank {held}, and lora_rank is {inputs.lora_rank}; set it to "
             f"{held} to go on with it, or give the model that it was made from"

@@ -14,7 +14,7 @@ import torch
 from telecine.config import Artifact
 from telecine.context import Context
 from telecine.nodes import Nodes
-from telecine_components.pretrain.train import heldout, looks, model
+from telecine_components.pretrain.train import abilities, heldout, looks, model
 from telecine_components.pretrain.train.curves import plot_losses
 from telecine_components.pretrain.train.data import Splits, open_splits
 from telecine_components.pretrain.train.fit import MEASURED_AFTER, MEASURED_BEFORE, Job, config_of, fit, follow, job_of
@@ -30,6 +30,7 @@ from telecine_components.training.ledger import Ledger, compiling, open_ledger
 from telecine_components.training.loop import Hooks
 from telecine_components.training.losses import EncodeText
 from telecine_components.training.ranks import Ranks
+from telecine_models.video_dit.config import VideoDiTConfig
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
     """The dataset, checked against the model and the inputs before anything is loaded or any step is spent."""
     architecture = model.architecture_of(inputs, folders)
+    abilities.check(inputs, architecture.config)
     splits = open_splits(
         Path(folders.dataset),
         ctx.path,
@@ -89,9 +91,13 @@ def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
         num_ranks=inputs.num_processes * Nodes.from_environment().count,
         patch=architecture.patch,
         seed=inputs.seed,
+        conditions=inputs.conditions,
+        actions=inputs.train_actions,
     )
     model.check_fit(inputs, folders, architecture, splits.samples)
     model.check_encoders(folders, ctx.digest)
+    if isinstance(architecture.config, VideoDiTConfig):
+        abilities.check_samples(architecture.config, splits.train)
     return splits
 
 

@@ -1,4 +1,4 @@
-"""pretrain.train: train a text-conditioned video model on curated shards, resumable bit for bit."""
+"""pretrain.train: train a video model on shards, by text and what else they carry, resumable bit for bit."""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ PROMPTS = (
     "a large red circle moves right on a blue background",
     "two green squares move down on a yellow background",
 )
+CONDITIONS = ("first_frame", "last_frame", "source", "depth", "sketch", "camera", "elements", "style")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,24 @@ class Inputs:
     vae_uri: Artifact = param("", help="Autoencoder that pretrain.cache was given, for a model that begins untrained.")
     text_encoder_uri: Artifact = param("", help="Text encoder that pretrain.cache was given, in the same case.")
     lora_rank: int = param(0, ge=0, help="Rank of a LoRA beside model_uri, which alone is trained; 0 trains all of it.")
+    conditions: tuple[str, ...] = param(
+        (), choices=CONDITIONS, help="What videos are conditioned on beside captions, in the order of condition_steps."
+    )
+    condition_steps: tuple[int, ...] = param(
+        (), ge=0, help="Curriculum: the step from which each of conditions is given, rising; empty gives all at once."
+    )
+    condition_dropout_ratio: float = param(
+        0.2, ge=0, le=1, help="Share of samples from which a condition is taken, each kind by itself."
+    )
+    train_actions: bool = param(
+        False,
+        help="Train an action module over model_uri, which stays as it is; a LoRA in it takes part and is left out.",
+    )
+    action_window: int = param(
+        3,
+        ge=1,
+        help="Groups of actions that a latent frame sees: its own and those before it; for a new action module.",
+    )
     merge_lora: bool = param(False, help="Publish weights that have the LoRA in them, not the LoRA beside model_uri's.")
     num_steps: int = param(800, ge=1, help="Optimiser steps.")
     batch_size: int = param(16, ge=1, help="Samples per step, on all ranks together; a mean where shapes differ.")
