@@ -56,13 +56,13 @@ class StepResult:
 class Checkpoints(Saves, Protocol):
     """Where checkpoints are committed and found (``ctx.checkpoints``)."""
 
-    def latest(self) -> Any: ...
+    def latest(self, counts: Callable[[int], bool] = ...) -> Any: ...
 
 
 class NoCheckpoints:
     """What a rank that follows has: rank 0 saves and restores for it."""
 
-    def latest(self) -> None:
+    def latest(self, counts: Callable[[int], bool] = lambda _: True) -> None:
         """None."""
 
     def save(self, step: int, write: Callable[[Path], Mapping[str, str] | None], *, score: float | None = None) -> None:
@@ -133,7 +133,13 @@ class Loop:
 
     def run(self) -> TrainingState:
         """Train to the end; see :func:`train`."""
-        keep = Keep(last=self.config.keep_last, best=self.config.keep_best, every_steps=self.config.keep_every_steps)
+        config = self.config
+        keep = Keep(
+            last=config.keep_last,
+            interval=config.checkpoint_every_steps,
+            best=config.keep_best,
+            every_steps=config.keep_every_steps,
+        )
         with self._ledger.spend("checkpoint_restore"):
             self._restore()
         self._guard.load(self._state.guard) if self._state.guard else None
@@ -207,12 +213,18 @@ class Loop:
             self.ranks.meet()  # rank 0 may have waited for the checkpoint before
 
     def _go_back(self, verdict: Verdict, saver: Saver) -> None:
-        """Restore the last checkpoint and go on with the data after the bad step's."""
+        """Restore the last checkpoint before the bad step and go on with the data after it.
+
+        One that a stop left behind, or another attempt that is ahead, does not count: where a run goes back to is a
+        function of its losses.
+        """
         skipped = self._state.data_step + 1
         line = self._guard.go_back(verdict)
         with self._ledger.spend("checkpoint_restore"):
             saver.wait()
-            self._restore(why=verdict)
+            self._restore(
+                lambda step: step <= verdict.step and step % self.config.checkpoint_every_steps == 0, why=verdict
+            )
         self._guard.load(self._state.guard, keep_rollbacks=True) if self._state.guard else None
         self._ledger.rolled_back(self._state.step)
         told = {"step": verdict.step, "to_step": self._state.step, "data_step": skipped, "reason": verdict.words}
@@ -220,8 +232,8 @@ class Loop:
         if self.ranks.leads:
             log.warning("event=rolled_back to_step=%d %s", self._state.step, line)
 
-    def _restore(self, why: Verdict | None = None) -> None:
-        found = self._checkpoints.latest() if self.ranks.leads else None
+    def _restore(self, counts: Callable[[int], bool] = lambda _: True, why: Verdict | None = None) -> None:
+        found = self._checkpoints.latest(counts) if self.ranks.leads else None
         if not self.ranks.told(found is not None):
             if why is not None:
                 raise FloatingPointError(f"{why.words}, before the first checkpoint; lower the learning rate")

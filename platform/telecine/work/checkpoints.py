@@ -62,9 +62,9 @@ class Checkpoints:
         names = (entry.path.split("/") for entry in self._store.entries(self._root))
         return sorted(int(parts[-2]) for parts in names if parts[-1] == "commit.json")
 
-    def latest(self) -> Checkpoint | None:
-        """The newest intact checkpoint, or None. Broken ones are moved out of the way."""
-        for step in reversed(self.steps()):
+    def latest(self, counts: Callable[[int], bool] = lambda _: True) -> Checkpoint | None:
+        """The newest intact checkpoint of a step that counts, or None. Broken ones are moved out of the way."""
+        for step in filter(counts, reversed(self.steps())):
             path = f"{self._root}/{step:08d}/commit.json"
             record = commits.read(self._store, path)
             if record is None:

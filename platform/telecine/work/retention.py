@@ -12,6 +12,8 @@ class Keep:
 
     Attributes:
         last: the newest ones, at least 1: what a run goes on from.
+        interval: of the ``last`` one at least is at a multiple of this, and of those at none, which stops left behind,
+            only the newest of all stays. So what a run can go back to does not depend on where it was stopped.
         best: those with the lowest scores, of the ones that have a score.
         every_steps: those whose step is a multiple of this; 0 for none.
 
@@ -20,11 +22,12 @@ class Keep:
     """
 
     last: int = 2
+    interval: int = 1
     best: int = 0
     every_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("last", 1), ("best", 0), ("every_steps", 0)):
+        for name, least in (("last", 1), ("interval", 1), ("best", 0), ("every_steps", 0)):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"checkpoints to keep: {name} must be at least {least}, got {value}")
@@ -37,5 +40,8 @@ class Keep:
         """
         there = sorted(set(steps))
         ranked = sorted((step for step in there if step in scores), key=lambda step: (scores[step], -step))
+        on_time = [step for step in there if step % self.interval == 0]
+        num_late = len({*there[-1:]} - {*on_time})
+        last = [*there[-1:], *on_time[-max(1, self.last - num_late) :]]
         regular = {step for step in there if self.every_steps and step % self.every_steps == 0}
-        return {*there[-self.last :], *ranked[: self.best], *regular}
+        return {*last, *ranked[: self.best], *regular}

@@ -180,6 +180,32 @@ def test_a_rollback_is_the_same_in_a_run_that_was_stopped_after_it(tmp_path: Pat
     assert state == expected
 
 
+@pytest.mark.parametrize("stops", [(6,), (6, 7), (3, 5, 7)])
+def test_a_rollback_is_the_same_in_a_run_that_was_stopped_before_it(
+    tmp_path: Path, checkpoints: Checkpoints, stops: tuple[int, ...]
+) -> None:
+    expected, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "o"), objective=poisoned({7}))
+    for begun, stop in zip((0, *stops), stops, strict=False):
+        with pytest.raises(RetryLater):
+            run_to_end(Engine(small_net(), CONFIG), checkpoints, stop_after=stop - begun, objective=poisoned({7}))
+    assert checkpoints.steps() == [5, stops[-1]]
+    state, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=poisoned({7}))
+    assert state == expected
+
+
+def test_a_rollback_is_the_same_beside_an_attempt_that_is_ahead(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    expected, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "o"), objective=poisoned({7}))
+
+    def ahead(model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
+        if batches[0].positions[0] == 7 * SIZE and max(checkpoints.steps(), default=0) < 10:
+            with pytest.raises(RetryLater):
+                run_to_end(Engine(small_net(), CONFIG), checkpoints, stop_after=10, objective=poisoned({7}))
+        return poisoned({7})(model, batches)
+
+    state, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=ahead)
+    assert state == expected
+
+
 def test_a_bad_step_before_the_first_checkpoint_ends_the_run_before_the_weights_change(
     checkpoints: Checkpoints,
 ) -> None:

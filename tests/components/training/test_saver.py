@@ -256,6 +256,23 @@ def test_the_last_the_best_and_every_so_many_stay(keep: Keep, stay: set[int]) ->
     assert keep.of([60, 10, 20, 30, 40, 50], scores) == stay
 
 
+@pytest.mark.parametrize(
+    ("there", "last", "stay"),
+    [
+        ([10, 20, 30], 2, {20, 30}),
+        ([10, 20, 23], 2, {20, 23}),
+        ([10, 20, 23, 27], 2, {20, 27}),
+        ([20, 23, 30], 2, {20, 30}),
+        ([20, 23], 1, {20, 23}),
+        ([3, 7], 2, {7}),
+    ],
+)
+def test_where_a_run_was_stopped_does_not_push_out_what_it_goes_back_to(
+    there: list[int], last: int, stay: set[int]
+) -> None:
+    assert Keep(last=last, interval=10).of(there, {}) == stay
+
+
 def test_a_later_step_is_the_better_of_two_equal_ones_and_no_score_is_no_good_one() -> None:
     assert Keep(last=1, best=1).of([1, 2, 3, 4], {1: 0.5, 2: 0.5}) == {2, 4}
     assert Keep(last=1, best=3).of([1, 2, 3], {1: 0.5}) == {1, 3}
