@@ -1,6 +1,6 @@
 """The loop: what a step does, where a run goes on, when it stops, what it does with a bad step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import pytest
@@ -56,10 +56,16 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return checkpoints_in(tmp_path)
 
 
-def checkpoints_in(folder: Path) -> Checkpoints:
+def checkpoints_in(folder: Path, attempt: str = "one", rivals: Set[str] = frozenset()) -> Checkpoints:
     store, digests = Store(f"file://{folder}/store"), Digests(folder)
     return Checkpoints(
-        store, digests, work_prefix="work/test/key", attempt="one", scratch=folder / "s", before_commit=lambda: ()
+        store,
+        digests,
+        work_prefix="work/test/key",
+        attempt=attempt,
+        scratch=folder / attempt,
+        before_commit=lambda: (),
+        rivals=lambda: rivals,
     )
 
 
@@ -193,16 +199,21 @@ def test_a_rollback_is_the_same_in_a_run_that_was_stopped_before_it(
     assert state == expected
 
 
-def test_a_rollback_is_the_same_beside_an_attempt_that_is_ahead(tmp_path: Path, checkpoints: Checkpoints) -> None:
+def test_a_rollback_is_the_same_beside_an_attempt_that_is_ahead(tmp_path: Path) -> None:
     expected, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "o"), objective=poisoned({7}))
+    mine, theirs = (checkpoints_in(tmp_path, name, rivals={"other"}) for name in ("one", "two"))
 
     def ahead(model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
-        if batches[0].positions[0] == 7 * SIZE and max(checkpoints.steps(), default=0) < 10:
-            with pytest.raises(RetryLater):
-                run_to_end(Engine(small_net(), CONFIG), checkpoints, stop_after=10, objective=poisoned({7}))
+        if batches[0].positions[0] == 7 * SIZE and max(mine.steps(), default=0) < 10:
+            reached: list[int] = []
+            hooks = Hooks(
+                observe=lambda result: reached.append(result.step), stop_requested=lambda: reached[-1:] == [9]
+            )
+            with pytest.raises(RetryLater, match="after step 10"):
+                train(Engine(small_net(), CONFIG), steps=steps, loss=poisoned({7}), checkpoints=theirs, hooks=hooks)
         return poisoned({7})(model, batches)
 
-    state, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=ahead)
+    state, _ = run_to_end(Engine(small_net(), CONFIG), mine, objective=ahead)
     assert state == expected
 
 
