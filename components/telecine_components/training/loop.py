@@ -41,6 +41,8 @@ class StepResult:
         flops: of the step, by the plan's count.
         step_time_s: wall seconds since the step before was done, without checkpoints and evaluations, on this rank.
         data_wait_s: of these, waiting for its batches.
+        num_rollbacks: of the run so far.
+        ranks: how the ranks compare, where a window of steps ended with this one.
     """
 
     step: int
@@ -51,6 +53,8 @@ class StepResult:
     flops: float
     step_time_s: float
     data_wait_s: float
+    num_rollbacks: int = 0
+    ranks: Window | None = None
 
 
 class Checkpoints(Saves, Protocol):
@@ -170,10 +174,20 @@ class Loop:
         if verdict is not None:
             self._go_back(verdict, saver)
             return False
-        self._ledger.move(self._compare(step, share.busy_s, waited_s), "productive", "straggler")
-        seconds = self._ledger.step(step + 1)
-        rate = self.config.learning_rate_at(step)
-        result = StepResult(step + 1, loss, grad_norm, rate, data.num_samples, data.flops, seconds, waited_s)
+        window = self._compare(step, share.busy_s, waited_s)
+        self._ledger.move(window.lost_s if window else 0.0, "productive", "straggler")
+        result = StepResult(
+            step=step + 1,
+            loss=loss,
+            grad_norm=grad_norm,
+            learning_rate=self.config.learning_rate_at(step),
+            num_samples=data.num_samples,
+            flops=data.flops,
+            step_time_s=self._ledger.step(step + 1),
+            data_wait_s=waited_s,
+            num_rollbacks=len(self._state.rollbacks),
+            ranks=window,
+        )
         self._advance(result)
         self._save_if_due(saver, stopping=stop > 0)
         return stop > 0
@@ -240,14 +254,12 @@ class Loop:
             return
         self._state = self.engine.load(found.dir if found is not None else None)
 
-    def _compare(self, step: int, busy_s: float, data_wait_s: float) -> float:
-        """Seconds of productive time that waiting for the slowest rank has cost; one that is much slower is named."""
+    def _compare(self, step: int, busy_s: float, data_wait_s: float) -> Window | None:
+        """The window of steps that ends with this one, if one does; a rank that is much slower is named."""
         window: Window | None = self._stragglers.step(step + 1, compute_s=busy_s, data_wait_s=data_wait_s)
-        if window is None:
-            return 0.0
-        if window.slow and self.ranks.leads:
+        if window is not None and window.slow and self.ranks.leads:
             log.warning("event=straggler step=%d reason=%r", window.step, window.words)
-        return window.lost_s
+        return window
 
 
 def guard_config(config: TrainingConfig) -> GuardConfig:

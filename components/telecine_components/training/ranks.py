@@ -243,15 +243,21 @@ def _board(place: str, number: int) -> RankStore:
     if parts.scheme == "file":
         return FolderStore(Path(parts.path).parent / "board")
     timeout = timedelta(seconds=MEETING_TIMEOUT_S)
-    # The group's own store has the same address: within rank 0 they share one server.
-    store = TCPStore(
-        str(parts.hostname),
-        int(parts.port or 0),
-        is_master=number == 0,
-        timeout=timeout,
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
+    try:
+        # The group's own store has the same address: within rank 0 they share one server.
+        store = TCPStore(
+            str(parts.hostname),
+            int(parts.port or 0),
+            is_master=number == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except dist.DistError as error:
+        raise RetryLater(
+            f"rank 0 was not at {parts.netloc} within {MEETING_TIMEOUT_S:.0f} s, it may still be reading the dataset; "
+            f"call again ({str(error).partition(chr(10))[0][:200]})"
+        ) from error
     board: RankStore = PrefixStore("telecine-board", store)
     return board
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
 
 from telecine import settings
 from telecine.storage import Store
@@ -124,6 +125,7 @@ def test_samples_that_are_no_numbers_are_left_out_and_named(
     assert (rollback["step"], rollback["to_step"], rollback["data_step"]) == (3, 2, 4)
     assert "loss nan" in rollback["reason"]
     assert "event=rolled_back to_step=2 step=3 kind=not_finite" in caplog.text
+    assert curve(deployment, "guard/rollbacks")[-1] == (6, 1.0)
     losses = training["history"]["train/loss"]
     assert [step for step, _ in losses] == list(range(1, 7))
     assert all(math.isfinite(value) for _, value in losses)
@@ -131,6 +133,14 @@ def test_samples_that_are_no_numbers_are_left_out_and_named(
     assert (training["data"]["val_left_out"], training["data"]["num_val"]) == ([val[1].sample_id], len(val) - 1)
     assert all(math.isfinite(value) for _, value in training["history"]["eval/loss"])
     assert f"event=held_out_left_out samples={val[1].sample_id} reason='not finite'" in caplog.text
+
+
+def curve(deployment: settings.Settings, name: str) -> list[tuple[int, float]]:
+    """A series of the only training in MLflow."""
+    client = MlflowClient(deployment.tracking_uri)
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    (run,) = [each for each in runs if "train/loss" in each.data.metrics]
+    return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
 
 
 def test_a_full_disk_ends_with_75_and_the_next_call_goes_on(
@@ -228,6 +238,9 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     (rank_1,) = training_moments.followers(process)
     with hampered(rank_1):
         until(lambda: "event=straggler" in log.read_text(), process, log)
+        until(lambda: "slowest_rank" in beaten(work), process, log)
+    told = beaten(work)
+    assert told["slowest_rank"] == 1 and told["slowest_rank_s"] > 1.3 * told["median_rank_s"]
     os.kill(rank_1, signal.SIGSTOP)
     assert process.wait(TIMEOUT_S) == 75, log.read_text()
     said = log.read_text()
@@ -237,6 +250,13 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     assert start(inputs).wait(TIMEOUT_S) == 0, log.read_text()
     assert len(list(work.iterdir())) == 1
     assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 70
+
+
+def beaten(work: Path) -> dict[str, float]:
+    """What the living attempt tells of its progress, which status and Prometheus show."""
+    (beat,) = work.glob("*/beats/*.json")
+    values: dict[str, float] = json.loads(beat.read_text())["progress"]["values"]
+    return values
 
 
 @contextlib.contextmanager

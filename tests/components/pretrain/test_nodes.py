@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from telecine import component, settings
-from telecine.errors import InputError
+from telecine.errors import InputError, RetryLater
 from telecine.nodes import Follower, Nodes, load_follower
 from telecine.reading import Reader
 from telecine.storage import Store
+from telecine_components.training import ranks
 
 MAIN = "import sys; from telecine.cli import main; sys.exit(main())"
 SIZES = {"num_steps": 6, "checkpoint_every_steps": 3, "eval_every_steps": 3, "zero_stage": 1}
@@ -65,6 +66,16 @@ def test_what_trainer_says_is_read_whole_or_refused() -> None:
     assert Nodes.from_environment(said) == Nodes(3, 4, "tcp://job-node-0-0.job:29400")
     with pytest.raises(InputError, match="PET_NNODES=4 needs PET_NODE_RANK, .*PET_MASTER_PORT: KeyError"):
         Nodes.from_environment({"PET_NNODES": "4", "PET_NODE_RANK": "3"})
+
+
+def test_a_node_whose_leader_is_not_there_in_time_says_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "MEETING_TIMEOUT_S", 1.0)
+    place = f"127.0.0.1:{free_port()}"
+    with (
+        pytest.raises(RetryLater, match=f"rank 0 was not at {place} within 1 s"),
+        ranks.together(1, print, nodes=Nodes(1, 2, f"tcp://{place}")),
+    ):
+        pass
 
 
 def test_a_component_of_one_node_has_no_follower(tmp_path: Path) -> None:
