@@ -13,6 +13,8 @@ from typing import Any
 
 import diffmoe
 import findings
+import fulldit
+import gamefactory
 import pictures
 from findings import Finding, Trial
 from runs import Journal, Runs
@@ -22,6 +24,8 @@ from telecine.errors import InputError, RetryLater
 STUDIES: dict[str, Callable[[Trial], Finding]] = {
     "diffmoe_vs_dense": diffmoe.vs_dense,
     "diffmoe_vs_dense_3x": diffmoe.vs_dense_3x,
+    "fulldit_composes": fulldit.study,
+    "gamefactory_generalises": gamefactory.study,
 }
 """Rows that are tried by one call share their runs: one that both need is carried out once."""
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "claims.json"

@@ -41,7 +41,6 @@ TRIPLE: Given = KINDS
 TOGETHER = (*PAIRS, TRIPLE)
 """What no model of either arm has ever been given together."""
 NUM_SHOWN = 5
-_NUM_DRAWS = 8
 Sheet = dict[str, npt.NDArray[np.uint8]]
 """Films for people, uint8 [F, H, W, 3], by their names."""
 Denoise = Callable[[Tensor, Tensor, Shots, Given], Tensor]
@@ -54,6 +53,7 @@ class Setup:
     """Shots, models and time to learn, the same for both arms.
 
     Attributes:
+        num_draws: of flow times and noise for each held-out shot.
         adapter_layers: blocks of an adapter's branch; a ControlNet copies half of the model.
         base_steps: of text alone, each with all of a batch's shots.
         num_steps: of the one sequence, each with ``batch_per_kind`` shots for each kind of condition.
@@ -62,6 +62,7 @@ class Setup:
 
     num_shots: int
     num_held_out: int
+    num_draws: int
     num_frames: int
     side_px: int
     patch_size: tuple[int, int, int]
@@ -295,7 +296,7 @@ def figure(name: str, given: Given) -> str:
 def held_out_loss(setup: Setup, seed: int, shots: Shots, denoise: Denoise, given: Given) -> float:
     """Flow-matching loss at draws of time and noise that are the same for both arms and whatever is given."""
     velocity, losses = functools.partial(_given, denoise, shots, given), []
-    for draw in range(1, 1 + _NUM_DRAWS):
+    for draw in range(1, 1 + setup.num_draws):
         times, noise = (each.to(shots.x0.device) for each in eval_noise_of(shots.x0.shape, seed, draw))
         losses.append(velocity_loss(velocity, shots.x0, setup.shifted(times), noise).mean())
     return float(torch.stack(losses).mean())

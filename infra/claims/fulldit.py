@@ -52,6 +52,7 @@ MIN_KEPT = 0.8
 LAPTOP = Setup(
     num_shots=3000,
     num_held_out=96,
+    num_draws=8,
     num_frames=4,
     side_px=16,
     patch_size=(4, 4, 4),
@@ -88,7 +89,16 @@ GPU = dataclasses.replace(
     sampler_steps=32,
 )
 SHORT = dataclasses.replace(
-    LAPTOP, num_shots=18, num_held_out=8, base_steps=3, num_steps=3, batch_per_kind=3, sampler_steps=2
+    LAPTOP,
+    num_shots=18,
+    num_held_out=8,
+    num_draws=1,
+    base_steps=3,
+    num_steps=3,
+    batch_per_kind=3,
+    learning_rates=LAPTOP.learning_rates[:2],
+    adapter_learning_rates=LAPTOP.adapter_learning_rates[:2],
+    sampler_steps=2,
 )
 
 

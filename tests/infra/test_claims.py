@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from telecine.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
 CLAIMS = REPOSITORY / "infra" / "claims"
-ROWS = ("diffmoe_vs_dense", "diffmoe_vs_dense_3x")
+FILMED = ("fulldit_composes", "gamefactory_generalises")
+ROWS = ("diffmoe_vs_dense", "diffmoe_vs_dense_3x", *FILMED)
 FIELDS = {"id", "claim", "effect", "low", "high", "seeds", "reproduced", "budget", "commit", "hardware"}
 FIELDS |= {"unit", "effects", "presupposes", "profile", "seconds", "details"}
 
@@ -234,12 +236,15 @@ def test_a_short_study_gives_a_row_that_says_everything(home: Path, tmp_path: Pa
     assert row["claim"].endswith("(short)") and row["seeds"] == [7] and row["effects"] == [row["effect"]]
     assert math.isfinite(row["effect"])
     assert (row["low"], row["high"], row["reproduced"]) == (None, None, "inconclusive")
+    pictures = [f"{name}.png", *([f"{name}/films.png"] if name in FILMED else [])]
     page = record.with_suffix(".md").read_text()
-    assert f"## {name}" in page and f"(claims/{name}.png)" in page and "## other" in page
-    assert 0 < (record.parent / "claims" / f"{name}.png").stat().st_size < 150_000
+    assert f"## {name}" in page and "## other" in page
+    assert re.findall(r"\(claims/(.*?)\)", page) == pictures
+    assert all(0 < (record.parent / "claims" / each).stat().st_size < 150_000 for each in pictures)
     parent = next(each for each in logged(home) if each.data.tags["mlflow.runName"] == name)
     assert parent.data.metrics["effect"] == pytest.approx(row["effect"])
-    assert {"row.json", f"{name}.png"} <= {each.path for each in tracker(home).list_artifacts(parent.info.run_id)}
+    logged_files = {each.path for each in tracker(home).list_artifacts(parent.info.run_id)}
+    assert logged_files == {"row.json", *(Path(each).name for each in pictures)}
 
 
 def test_every_study_has_its_short_test() -> None:
