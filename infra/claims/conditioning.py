@@ -8,19 +8,16 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adapters import Adapter, composed, inherit, model_of
-from fit import Fitted, Recipe, batch_of, eval_noise_of, fit, noise_of, velocity_loss
+from fit import Fitted, Recipe, batch_of, eval_noise_of, fit, flops_of, keep, kept, noise_of, velocity_loss
 from runs import Outcome
 from shot_readings import misses
 from telecine_components.training.randomness import torch_seed
@@ -95,10 +92,6 @@ class Setup:
         """Learning rates of which an arm is taken at the best."""
         return self.learning_rates if arm == ONE_SEQUENCE else self.adapter_learning_rates
 
-    def shifted(self, times: Tensor) -> Tensor:
-        """Flow times of training from even ones."""
-        return self.time_shift * times / (1 + (self.time_shift - 1) * times)
-
 
 @functools.lru_cache(maxsize=4)
 def shots_of(setup: Setup, seed: int, stream: int, num_shots: int) -> Shots:
@@ -136,7 +129,7 @@ class Base:
             Recipe(num_steps=setup.base_steps, learning_rate=setup.base_learning_rate),
         )
         with fitted.ema.swapped_into(model):
-            save_file({name: value.cpu() for name, value in model.state_dict().items()}, _kept(self.folder, self.seed))
+            keep(model, self.folder, self.seed)
         return Outcome(figures={"final_loss": fitted.curve[-1][1]}, curves={"train_loss": fitted.curve})
 
 
@@ -155,7 +148,7 @@ class Conditioned:
     def __call__(self) -> Outcome:
         """Train and judge."""
         torch.manual_seed(torch_seed(self.seed, _WEIGHTS_STREAM, 1))
-        weights = load_file(_kept(self.folder, self.seed))
+        weights = kept(self.folder, self.seed)
         return {ONE_SEQUENCE: self._one_sequence, ADAPTERS: self._adapters}[self.arm](weights)
 
     def _one_sequence(self, weights: Mapping[str, Tensor]) -> Outcome:
@@ -212,13 +205,13 @@ def _losses(
 
     def losses(_: nn.Module, step: int) -> Tensor:
         index = batch_of(len(train), setup.batch_size, seed, first_step + step)
-        times, noise = noise_of(train.x0[index].shape, seed, first_step + step)
-        return mean_loss(setup, train.at(index).to(device), times.to(device), noise.to(device), by)
+        times, noise = noise_of(train.x0[index].shape, seed, first_step + step, shift=setup.time_shift)
+        return mean_loss(train.at(index).to(device), times.to(device), noise.to(device), by)
 
     return losses
 
 
-def mean_loss(setup: Setup, batch: Shots, times: Tensor, noise: Tensor, by: Mapping[Given, Denoise]) -> Tensor:
+def mean_loss(batch: Shots, times: Tensor, noise: Tensor, by: Mapping[Given, Denoise]) -> Tensor:
     """As training has it, for one batch: a shot that belongs to the share of a kind is given that kind."""
     parts = []
     for given, denoise in by.items():
@@ -227,7 +220,7 @@ def mean_loss(setup: Setup, batch: Shots, times: Tensor, noise: Tensor, by: Mapp
             share = share.view(len(KINDS), -1)[KINDS.index(given[0])]
         shots = batch.at(share)
         velocity = functools.partial(_given, denoise, shots, given)
-        parts.append(velocity_loss(velocity, shots.x0, setup.shifted(times[share]), noise[share]).mean())
+        parts.append(velocity_loss(velocity, shots.x0, times[share], noise[share]).mean())
     return torch.stack(parts).mean()
 
 
@@ -239,10 +232,10 @@ def _given(denoise: Denoise, shots: Shots, given: Given, x: Tensor, t: Tensor) -
 def judged(setup: Setup, seed: int, device: str, denoise: Denoise) -> tuple[dict[str, float], Sheet]:
     """Losses and films of whatever is given, and what follows from them.
 
-    ``saved`` is the mean, over all that was never given together, of the share of the loss with text alone that giving
-    it saves, and ``saved_alone`` that over what is given one at a time; ``loss_together`` is the mean loss of the
-    former. ``followed`` and ``followed_alone`` are the means of what films score in what they are given: 1 is how well
-    the true films are read, 0 how well the films of other shots would do, the best that can be had from text alone.
+    ``followed`` is the mean, over all that was never given together, of what films score in each of what they are
+    given: 1 is how well the true films are read, 0 how well the films of other shots would do, the best that can be had
+    from text alone. ``followed_alone`` is that over what is given one at a time, and ``missed`` what ``followed`` lacks
+    of 1. ``saved`` and ``saved_alone`` are the shares of the loss with text alone that giving the same saves.
     """
     shots = held_out_shots(setup, seed).to(device)
     noise = eval_noise_of(shots.x0.shape, seed, 0)[1].to(device)
@@ -255,12 +248,13 @@ def judged(setup: Setup, seed: int, device: str, denoise: Denoise) -> tuple[dict
         figures |= {figure(kind, given): score for kind, score in scale.scores(made, shots).items()}
         films |= shown("_".join(given) or "text", made)
     losses = {given: figures[figure("loss", given)] for given in (TEXT, *SINGLES, *TOGETHER)}
+    followed = fmean(fmean(figures[figure(kind, given)] for kind in given) for given in TOGETHER)
     return figures | {
-        "saved": mean(1 - losses[given] / losses[TEXT] for given in TOGETHER),
-        "saved_alone": mean(1 - losses[given] / losses[TEXT] for given in SINGLES),
-        "loss_together": mean(losses[given] for given in TOGETHER),
-        "followed": mean(mean(figures[figure(kind, given)] for kind in given) for given in TOGETHER),
-        "followed_alone": mean(figures[figure(kind, (kind,))] for kind in KINDS),
+        "followed": followed,
+        "followed_alone": fmean(figures[figure(kind, (kind,))] for kind in KINDS),
+        "missed": 1 - followed,
+        "saved": fmean(1 - losses[given] / losses[TEXT] for given in TOGETHER),
+        "saved_alone": fmean(1 - losses[given] / losses[TEXT] for given in SINGLES),
     }, films
 
 
@@ -297,8 +291,9 @@ def held_out_loss(setup: Setup, seed: int, shots: Shots, denoise: Denoise, given
     """Flow-matching loss at draws of time and noise that are the same for both arms and whatever is given."""
     velocity, losses = functools.partial(_given, denoise, shots, given), []
     for draw in range(1, 1 + setup.num_draws):
-        times, noise = (each.to(shots.x0.device) for each in eval_noise_of(shots.x0.shape, seed, draw))
-        losses.append(velocity_loss(velocity, shots.x0, setup.shifted(times), noise).mean())
+        drawn = eval_noise_of(shots.x0.shape, seed, draw, shift=setup.time_shift)
+        times, noise = (each.to(shots.x0.device) for each in drawn)
+        losses.append(velocity_loss(velocity, shots.x0, times, noise).mean())
     return float(torch.stack(losses).mean())
 
 
@@ -310,12 +305,6 @@ def sampled(setup: Setup, noise: Tensor, velocity: Callable[[Tensor, Tensor], Te
 def shown(name: str, films: Tensor) -> Sheet:
     """The first films as uint8 [F, H, W, 3], named and numbered."""
     return {f"{name} {index}": each.numpy() for index, each in enumerate(to_frames(films[:NUM_SHOWN].cpu()))}
-
-
-def mean(values: Iterable[float]) -> float:
-    """The mean of at least one value."""
-    listed: Sequence[float] = list(values)
-    return math.fsum(listed) / len(listed)
 
 
 def steps_of(setup: Setup) -> dict[str, int]:
@@ -335,14 +324,7 @@ def step_flops(setup: Setup) -> tuple[int, int]:
     times, noise = noise_of(batch.x0.shape, 0, 0)
     denoise = beside(base.requires_grad_(False), made)
 
-    def counted(by: Mapping[Given, Denoise]) -> int:
-        # The kernels for attention are not counted on every device; its plain products are.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            mean_loss(setup, batch, times, noise, by).backward()
-        return int(counter.get_total_flops())
+    def counted(by: Denoise) -> int:
+        return flops_of(lambda: mean_loss(batch, times, noise, dict.fromkeys(SINGLES, by)))
 
-    return counted(dict.fromkeys(SINGLES, unified(model))), counted(dict.fromkeys(SINGLES, denoise))
-
-
-def _kept(folder: str, seed: int) -> Path:
-    return Path(folder) / f"base-{seed}.safetensors"
+    return counted(unified(model)), counted(denoise)

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import tuning
 from findings import TUNING_SEEDS, Finding, Trial, t_interval
 from fit import Fitted, Recipe, batch_of, eval_noise_of, fit, noise_of, velocity_loss
-from runs import Outcome, lowest
+from runs import Outcome
 from telecine_components.training.randomness import torch_seed
 from telecine_models import flops
 from telecine_models.backlot import clip
@@ -314,14 +315,14 @@ def vs_dense_3x(trial: Trial) -> Finding:
 
 def _found(trial: Trial, peer: str, opponent: str) -> Finding:
     world = SHORT if trial.size == "short" else GPU if trial.profile == "gpu" else LAPTOP
-    choices = {arm: _choices(trial, world, arm) for arm in (DIFFMOE, peer)}
-    trial.runs([task for tasks in choices.values() for each in tasks.values() for task in each])  # side by side
-    rates = {arm: lowest(trial.runs, tasks, "held_out_loss") for arm, tasks in choices.items()}
+    make = functools.partial(_task, trial, world)
+    grid = dict.fromkeys((DIFFMOE, peer), world.learning_rates)
+    tuned = tuning.tuned(trial.runs, make, grid, (_TUNING_SEED,), "held_out_loss")
+    rates = {arm: each.best for arm, each in tuned.items()}
     if peer == DENSE:
         rates[COUNTED] = rates[DIFFMOE]
-    tasks = [_task(trial, world, arm, seed, rate) for arm, rate in rates.items() for seed in trial.seeds]
-    done = iter(trial.runs(tasks))
-    outcomes = {arm: [next(done).figures for _ in trial.seeds] for arm in rates}
+    done = tuning.reported(trial.runs, make, rates, trial.seeds)
+    outcomes = {arm: [each.figures for each in found] for arm, found in done.items()}
     capacity = _mean(outcomes[DIFFMOE], "capacity_count")
     return Finding(
         claim=f"A video DiT with DiffMoE reaches a lower held-out loss than {opponent}.",
@@ -329,16 +330,12 @@ def _found(trial: Trial, peer: str, opponent: str) -> Finding:
         effects=dict(zip(trial.seeds, _saved(outcomes[DIFFMOE], outcomes[peer]), strict=True)),
         presupposes={f"measured capacity at most {1 + CAPACITY_SLACK}": capacity <= 1 + CAPACITY_SLACK},
         budget=_budget(world),
-        details=_details(trial, world, rates, outcomes),
+        details=_details(trial, world, tuned, outcomes),
     )
 
 
 def _task(trial: Trial, world: World, arm: str, seed: int, rate: float) -> Training:
     return Training(arm=arm, seed=seed, world=world, learning_rate=rate, device=trial.device)
-
-
-def _choices(trial: Trial, world: World, arm: str) -> dict[float, list[Training]]:
-    return {rate: [_task(trial, world, arm, _TUNING_SEED, rate)] for rate in world.learning_rates}
 
 
 def _saved(ours: Sequence[Figures], theirs: Sequence[Figures]) -> list[float]:
@@ -361,7 +358,7 @@ def _budget(world: World) -> str:
 
 
 def _details(
-    trial: Trial, world: World, rates: dict[str, float], outcomes: Mapping[str, Sequence[Figures]]
+    trial: Trial, world: World, tuned: Mapping[str, tuning.Tuned], outcomes: Mapping[str, Sequence[Figures]]
 ) -> dict[str, Any]:
     table: dict[str, dict[str, Any]] = {}
     costs = _costs(world, trial.seeds[0])
@@ -370,14 +367,12 @@ def _details(
         table[arm] = {
             "layers x width": f"{shape.num_layers} x {shape.num_heads * shape.head_dim}",
             "forward FLOPs with router and predictor, of dense": costs[arm] / costs[DENSE],
-            "learning rate": rates[arm],
             "held-out loss": _mean(figures, "held_out_loss"),
         }
         table[arm] |= {f"t in quarter {band + 1}": _mean(figures, f"loss_band_{band}") for band in range(NUM_BANDS)}
     routes = {
         route: {name: _mean(outcomes[DIFFMOE], f"{name}_{route}") for name in ("loss", "capacity")} for route in _ROUTES
     }
-    edge = [arm for arm, rate in rates.items() if rate in (world.learning_rates[0], world.learning_rates[-1])]
     counted = {}
     if COUNTED in outcomes:
         interval = t_interval(_saved(outcomes[COUNTED], outcomes[DENSE]))
@@ -386,8 +381,7 @@ def _details(
         "arms": table,
         "routing_in_evaluation": routes,
         **counted,
-        "learning rates": list(world.learning_rates),
-        "arms whose best learning rate is the grid's first or last": edge or "none",
+        "tuning": tuning.table(tuned),
     }
 
 

@@ -22,6 +22,8 @@ MIN_SEEDS = 5
 """Fewer say nothing: whatever their interval, the verdict is "inconclusive"."""
 TUNING_SEEDS = (1000, 1001)
 """Hyper-parameters are chosen on these, which no one may report on."""
+SHAPING_SEEDS = (*range(100, 105), *range(200, 203))
+"""Nor on these, on which worlds and models were shaped by hand."""
 # The 0.975 quantile of Student's t with 1, 2, 3, … degrees of freedom, and the normal's beyond.
 _T_975 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -32,8 +34,9 @@ PREFACE = """# Which claims of the research hold at toy scale
 `make claims` writes this page from `claims.json`. An effect is the mean over seeds of a paired difference, above zero
 where the claim says so; `low` and `high` are its 95 % t interval over seeds. A claim is reproduced ("yes") if the whole
 interval lies above zero and what it presupposes holds, contradicted ("no") if it lies below, else "inconclusive"; so
-it is with fewer than five seeds. Hyper-parameters were chosen on seeds that are not reported. Toy scale means that of
-the budget: what holds here may not hold for large models, nor the reverse.
+it is with fewer than five seeds. Hyper-parameters were chosen on seeds that are not reported, once for all seeds: an
+interval says nothing of that choice, and each row has its own 95 %. Toy scale means that of the budget: what holds here
+may not hold for large models, nor the reverse.
 """
 
 
@@ -114,6 +117,12 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def difference(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], figure: str) -> list[Any]:
+    """How much higher a figure of ours is, seed by seed: the mean and the ends of its interval."""
+    found = t_interval([our[figure] - their[figure] for our, their in zip(ours, theirs, strict=True)])
+    return [found.mean, found.low, found.high]
+
+
 def verdict(interval: Interval, num_seeds: int, presupposes: Mapping[str, bool]) -> Verdict:
     """What may be said; see :data:`PREFACE`."""
     if interval.low is None or interval.high is None or num_seeds < MIN_SEEDS:
@@ -131,6 +140,8 @@ def seeds_of(text: str) -> tuple[int, ...]:
     seeds = tuple(map(int, words))
     if max(seeds) >= min(TUNING_SEEDS):
         raise InputError(f"seeds must lie below {min(TUNING_SEEDS)}, which tuning uses, got {max(seeds)}")
+    if used := sorted(set(seeds) & set(SHAPING_SEEDS)):
+        raise InputError(f"seeds must be none on which the studies were shaped, {list(SHAPING_SEEDS)}, got {used}")
     return seeds
 
 

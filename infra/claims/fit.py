@@ -5,9 +5,13 @@ A plain loop, because a study needs hundreds of steps a second more than it need
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from telecine_components.training.ema import Ema
 from telecine_components.training.randomness import generator, permutation, stratified_times
@@ -104,6 +108,28 @@ def eval_noise_of(shape: torch.Size, seed: int, draw: int, *, shift: float = 1.0
 def _drawn(shape: torch.Size, random: torch.Generator, shift: float) -> tuple[Tensor, Tensor]:
     times = stratified_times(shape[0], random)
     return shift * times / (1 + (shift - 1) * times), torch.randn(shape, generator=random)
+
+
+def flops_of(loss: Callable[[], Tensor]) -> int:
+    """FLOPs of the matrix products of a loss and of its gradients, counted by torch."""
+    # The fused attention of CPUs is one that torch does not count.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return int(counter.get_total_flops())
+
+
+def keep(model: nn.Module, folder: str, seed: int) -> None:
+    """Keep the weights of a seed's base, from which all its arms start."""
+    save_file({name: value.cpu() for name, value in model.state_dict().items()}, _base(folder, seed))
+
+
+def kept(folder: str, seed: int) -> dict[str, Tensor]:
+    """Weights that :func:`keep` kept, on the CPU."""
+    return load_file(_base(folder, seed))
+
+
+def _base(folder: str, seed: int) -> Path:
+    return Path(folder) / f"base-{seed}.safetensors"
 
 
 Velocity = Callable[[Tensor, Tensor], Tensor]

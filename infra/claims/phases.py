@@ -3,18 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from fit import Recipe, batch_of, fit, noise_of, velocity_loss
+from fit import Recipe, batch_of, fit, flops_of, keep, kept, noise_of, velocity_loss
 from footage import GAME, OPEN_WORLD, Footage, Shoot, display_of, following, footage, palette_distance, read_turns
 from runs import Outcome
 from telecine_components.training.randomness import generator, torch_seed
@@ -90,7 +86,7 @@ LAPTOP = World(
     time_shift=3.0,
     base_learning_rate=2e-3,
     lora_learning_rate=3e-3,
-    learning_rates=((MULTI, (2.5e-3, 5e-3, 1e-2)), (ONE, (1.5e-4, 5e-4, 1.5e-3))),
+    learning_rates=((MULTI, (1.25e-3, 2.5e-3, 5e-3)), (ONE, (5e-4, 1.5e-3, 4.5e-3))),
     sampler_steps=16,
 )
 GPU = dataclasses.replace(
@@ -143,7 +139,7 @@ class Base:
         losses = loss_of(model, None, real.to(self.device), world, self.seed)
         fitted = fit(model, losses, Recipe(num_steps=world.base_steps, learning_rate=world.base_learning_rate))
         with fitted.ema.swapped_into(model):
-            save_file({name: value.cpu() for name, value in model.state_dict().items()}, _kept(self.folder, self.seed))
+            keep(model, self.folder, self.seed)
             films = directed(model, None, footage(world.shoot(OPEN_WORLD, 1), self.seed), world, self.seed)
         return Outcome(figures=judged(films, world, self.seed), curves={"train_loss": fitted.curve}, films=shown(films))
 
@@ -163,7 +159,7 @@ class Steered:
     def __call__(self) -> Outcome:
         """Train and judge."""
         model = fresh_base(self.world, self.seed, self.device)
-        model.load_state_dict(load_file(_kept(self.folder, self.seed)))
+        model.load_state_dict(kept(self.folder, self.seed))
         control = fresh_control(self.world, self.seed, self.device)
         return {MULTI: self._multi_phase, ONE: self._one_phase}[self.arm](model, control)
 
@@ -253,8 +249,7 @@ def loss_of(
     def loss(_: nn.Module, step: int) -> Tensor:
         at = first_step + step
         batch = seen.at(batch_of(len(seen.x0), world.batch_size, seed, at).to(seen.x0.device))
-        uniform, noise = noise_of(batch.x0.shape, seed, at)
-        times = world.time_shift * uniform / (1 + (world.time_shift - 1) * uniform)
+        times, noise = noise_of(batch.x0.shape, seed, at, shift=world.time_shift)
         steer = None if control is None else control.steering(batch.actions, world.num_frames)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -323,10 +318,7 @@ def phase_flops(world: World) -> tuple[int, int, int]:
     game = footage(small.shoot(GAME, 0), 0)
 
     def counted(model: VideoDiT, control: ActionControl | None) -> int:
-        # The fused attention of CPUs is one that torch does not count.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            loss_of(model, control, game, small, 0)(model, 0).backward()
-        return int(counter.get_total_flops())
+        return flops_of(lambda: loss_of(model, control, game, small, 0)(model, 0))
 
     together = counted(fresh_base(world, 0, "cpu"), fresh_control(world, 0, "cpu"))
     model = fresh_base(world, 0, "cpu")
@@ -334,7 +326,3 @@ def phase_flops(world: World) -> tuple[int, int, int]:
     look = counted(model, None)
     model.requires_grad_(False)
     return look, counted(model, fresh_control(world, 0, "cpu")), together
-
-
-def _kept(folder: str, seed: int) -> Path:
-    return Path(folder) / f"base-{seed}.safetensors"

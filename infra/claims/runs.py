@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "claims"
 _BATCH = 1000
-Choice = TypeVar("Choice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,24 +188,6 @@ class Runs:
         futures = {self._pool.submit(task): task for task in tasks}
         for future in as_completed(futures):
             yield futures[future], future.result()
-
-
-def lowest(
-    runs: Callable[[Sequence[Task]], list[Outcome]], choices: Mapping[Choice, Sequence[Task]], figure: str
-) -> Choice:
-    """The choice whose tasks have the lowest mean of a figure; one that came to no number is never chosen.
-
-    Raises:
-        ValueError: all came to no number.
-    """
-    outcomes = iter(runs([task for tasks in choices.values() for task in tasks]))
-    means = {
-        choice: float(np.mean([next(outcomes).figures[figure] for _ in tasks])) for choice, tasks in choices.items()
-    }
-    finite = {choice: mean for choice, mean in means.items() if np.isfinite(mean)}
-    if not finite:
-        raise ValueError(f"lowest: {figure} must be a number for one choice at least, got {means}")
-    return min(finite, key=lambda choice: finite[choice])
 
 
 def _points(values: Mapping[str, float], step: int = 0) -> list[Metric]:

@@ -207,12 +207,14 @@ def test_real_footage_is_judged_to_be_what_it_is() -> None:
 def test_what_is_presupposed_is_decided_by_lower_ends() -> None:
     import gamefactory
 
-    def held(*pairs: tuple[float, float]) -> list[bool]:
-        return list(gamefactory.presupposed(figures_of(*pairs)).values())
+    def held(*pairs: tuple[float, float], shortfalls: tuple[float, float] = (0.3, 1.0)) -> list[bool]:
+        multi, one = ([each | {"shortfall": short} for each in figures_of(*pairs)] for short in shortfalls)
+        return list(gamefactory.presupposed(multi, one).values())
 
-    assert held((0.7, 0.8), (0.72, 0.8), (0.71, 0.8)) == [True, True]
-    assert held((0.7, 0.99), (0.71, 0.99), (0.72, 0.99)) == [True, False]
-    assert held((0.3, 0.3), (0.31, 0.31), (0.32, 0.32)) == [False, True]
+    assert held((0.7, 0.8), (0.72, 0.8), (0.71, 0.8)) == [True, True, True]
+    assert held((0.7, 0.99), (0.71, 0.99), (0.72, 0.99)) == [True, False, True]
+    assert held((0.3, 0.3), (0.31, 0.31), (0.32, 0.32)) == [False, True, True]
+    assert held((0.7, 0.8), (0.72, 0.8), shortfalls=(1.0, 0.9))[2] is False, "control that was bought too dearly"
     assert held((0.9, 0.9), (0.1, 0.1), (0.8, 0.8))[0] is False, "a mean of 0.6 is not enough where seeds disagree"
-    assert held((0.9, 0.9)) == [False, False], "one seed shows nothing"
+    assert held((0.9, 0.9)) == [False, False, False], "one seed shows nothing"
     assert not all(held((0.0, 0.0), (0.0, 0.0)))

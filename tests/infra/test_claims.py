@@ -66,8 +66,7 @@ class Square:
         (Path(self.folder) / f"{self.arm}-{self.seed}-{len(os.listdir(self.folder))}").touch()
         if self.seed < 0:
             raise ValueError("no square below zero")
-        value = math.nan if self.seed == 99 else float(self.seed**2)
-        return runs.Outcome(figures={"square": value}, curves={"line": [(1, 0.5), (2, 0.25)]})
+        return runs.Outcome(figures={"square": float(self.seed**2)}, curves={"line": [(1, 0.5), (2, 0.25)]})
 
 
 # Statistics
@@ -93,6 +92,14 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(num_values: int) -> N
     assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
 
 
+def test_a_difference_is_paired_by_seed() -> None:
+    import findings
+
+    ours, theirs = ([{"loss": value} for value in values] for values in ((3.0, 13.0, 23.0), (2.0, 11.0, 20.0)))
+    mean, low, high = findings.difference(ours, theirs, "loss")
+    assert (mean, low, high) == pytest.approx((2.0, 2 - 2.48414, 2 + 2.48414), abs=1e-4)
+
+
 def test_a_verdict_needs_an_interval_enough_seeds_and_what_it_presupposes() -> None:
     import findings
 
@@ -114,6 +121,8 @@ def test_seeds_are_different_and_never_those_of_the_tuning() -> None:
             findings.seeds_of(wrong)
     with pytest.raises(InputError, match="below 1000"):
         findings.seeds_of("5,1000")
+    with pytest.raises(InputError, match=r"got \[104, 200\]"):
+        findings.seeds_of("104,5,200")
 
 
 # Runs
@@ -154,18 +163,54 @@ def test_a_claim_whose_task_fails_is_a_failed_run(home: Path, tmp_path: Path) ->
     assert [each.info.status for each in logged(home)] == ["FAILED"]
 
 
-def test_the_lowest_mean_is_chosen_and_never_one_that_diverged(tmp_path: Path) -> None:
-    import runs
+# Tuning
 
-    def all_of(tasks: Any) -> list[Any]:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parabola:
+    """A task whose figure is lowest at a rate of 0.2 and, on seed 99, no number at 0.1."""
+
+    arm: str
+    seed: int
+    rate: float
+
+    def __call__(self) -> Any:
+        import runs
+
+        off = math.nan if (self.seed, self.rate) == (99, 0.1) else (self.rate - 0.2) ** 2
+        return runs.Outcome(figures={"loss": off + self.seed})
+
+
+def test_rates_are_chosen_on_tuning_seeds_side_by_side_and_reported_on_others() -> None:
+    import tuning
+
+    calls: list[list[Any]] = []
+
+    def at_once(tasks: Any) -> list[Any]:
+        calls.append(list(tasks))
         return [task() for task in tasks]
 
-    def squares(*seeds: int) -> list[Square]:
-        return [Square(arm="a", seed=seed, folder=str(tmp_path)) for seed in seeds]
+    def make(arm: str, seed: int, rate: float) -> Parabola:
+        return Parabola(arm=arm, seed=seed, rate=rate)
 
-    assert runs.lowest(all_of, {0.1: squares(1, 5), 0.2: squares(3, 3), 0.3: squares(0, 99)}, "square") == 0.2
+    found = tuning.tuned(at_once, make, {"a": (0.1, 0.2, 0.3), "b": (0.3, 0.4, 0.5)}, (1, 3), "loss")
+    assert {arm: (each.best, each.is_at_edge) for arm, each in found.items()} == {"a": (0.2, False), "b": (0.3, True)}
+    assert list(found["a"].means.values()) == pytest.approx([2.01, 2.0, 2.01])
+    assert len(calls) == 1 and len(calls[0]) == 12, "equally many runs for each arm, in one go"
+    outcomes = tuning.reported(at_once, make, {arm: each.best for arm, each in found.items()}, (7, 5))
+    assert [each.figures["loss"] for each in outcomes["b"]] == pytest.approx([7.01, 5.01])
+    assert {task.seed for task in calls[1]} == {5, 7}
+    assert tuning.table(found)["b"]["taken is the first or last"] is True
+    with pytest.raises(ValueError, match="equally many"):
+        tuning.tuned(at_once, make, {"a": (0.1,), "b": (0.1, 0.2)}, (1,), "loss")
+
+
+def test_a_rate_that_came_to_no_number_is_never_chosen() -> None:
+    import tuning
+
+    assert tuning.Tuned("loss", {0.1: math.nan, 0.2: 3.0, 0.3: math.inf}).best == 0.2
     with pytest.raises(ValueError, match="must be a number"):
-        runs.lowest(all_of, {0.3: squares(0, 99)}, "square")
+        tuning.Tuned("loss", {0.1: math.nan})
 
 
 # Training
