@@ -135,8 +135,8 @@ def presupposed(ours: Sequence[Mapping[str, float]]) -> dict[str, bool]:
     kept = all(each["followed"] >= MIN_KEPT * each["followed_alone"] for each in ours)
     return {
         "in every seed one sequence's loss given all three is below that given any one": lower,
-        "its films of all three follow each better than with text alone": better,
-        f"and films of several follow at least {MIN_KEPT} as well as films of one": kept,
+        "in every seed its films of all three follow each better than with text alone": better,
+        f"in every seed its films of several follow at least {MIN_KEPT} as well as films of one": kept,
     }
 
 
@@ -171,10 +171,10 @@ def _draw(trial: Trial, first: Mapping[str, Outcome]) -> None:
 def _budget(setup: Setup, num_tuning_seeds: int) -> str:
     size, steps = f"{setup.num_frames}x{setup.side_px}x{setup.side_px}", steps_of(setup)
     return (
-        f"each arm: the best of {len(setup.learning_rates)} learning rates on {num_tuning_seeds} tuning seed; a base "
-        f"of {setup.base_steps} steps of {setup.batch_size} shots of {size} for both, then as many FLOPs for each: "
-        f"{steps[ONE_SEQUENCE]} steps of {setup.batch_size} shots, a third with each condition, or {steps[ADAPTERS]} "
-        f"steps of {setup.batch_per_kind} for each adapter; judged on {setup.num_held_out} held-out shots"
+        f"each arm: the best of {len(setup.learning_rates)} learning rates on {num_tuning_seeds} tuning seed(s); a "
+        f"base of {setup.base_steps} steps of {setup.batch_size} shots of {size} for both, then as many FLOPs for "
+        f"each: {steps[ONE_SEQUENCE]} steps of {setup.batch_size} shots, a third with each condition, or "
+        f"{steps[ADAPTERS]} steps of {setup.batch_per_kind} for each adapter; {setup.num_held_out} held-out shots"
     )
 
 

@@ -73,8 +73,8 @@ def presupposed(multi: Sequence[Mapping[str, float]], one: Sequence[Mapping[str,
     saved = t_interval([their["shortfall"] - our["shortfall"] for our, their in zip(multi, one, strict=True)])
     return {
         f"multi-phase follows at least {MIN_FOLLOWING}": _above(followed, MIN_FOLLOWING),
-        f"it keeps at least {MIN_KEPT} of what it follows with its LoRA left in": _above(left, MIN_KEPT),
-        "it falls less short of look and control together than one-phase": _above(saved, 0),
+        f"multi-phase keeps at least {MIN_KEPT} of what it follows with its LoRA left in": _above(left, MIN_KEPT),
+        "multi-phase falls less short of look and control together than one-phase": _above(saved, 0),
     }
 
 
@@ -102,7 +102,7 @@ def _budget(world: World, num_tuning_seeds: int) -> str:
         f"{world.base_steps} steps of phase 0 on {clips}, shared; then on {world.num_clips} clips of the game, "
         f"{world.batch_size} a step, multi-phase {look} + {moves} steps ({multi / 1e9:.0f} GFLOPs) and one-phase "
         f"{together} steps ({one / 1e9:.0f} GFLOPs), each at the best of {len(world.learning_rates[0][1])} learning "
-        f"rates on {num_tuning_seeds} tuning seeds"
+        f"rates on {num_tuning_seeds} tuning seed(s)"
     )
 
 

@@ -45,7 +45,7 @@ def sheet(films: Mapping[str, Sequence[npt.NDArray[np.uint8]]], path: Path, *, z
         axis.imshow(row, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="x-small")
-    figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None}, bbox_inches="tight")
     pyplot.close(figure)
 
 
