@@ -180,8 +180,10 @@ WAYS: dict[str, Callable[[MlflowClient, str], Way]] = {
 
 
 def compared(legs: dict[str, list[Leg]]) -> Comparison:
-    """The row; where a point is missing or doubled it claims no ratio."""
+    """The row; it claims no ratio where a point is missing or doubled, or where what ours adds is lost in noise."""
     problems = [f"{name}: {found.problem}" for name, each in legs.items() for found in each if found.problem]
+    if not _mean(legs["ours"], "added_s") > 0:
+        problems.append("ours added no time, so the steps' own time was not measured well; measure on a quiet machine")
     pairs = list(zip(legs["ours"], legs["log_metric"], strict=True))
     gate = f"differs: {problems[0]}" if problems else "equal"
     stands, ratio, sure = not problems, _ratio(pairs), spread(_ratio, pairs)

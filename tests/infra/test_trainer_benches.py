@@ -1,6 +1,9 @@
 """The benches of the trainer: each measures what it says, and a gate that is shut claims no ratio."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +17,18 @@ BENCH = Path(__file__).parents[2] / "infra" / "bench"
 def bench(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bench's modules import each other as scripts in one folder do."""
     monkeypatch.syspath_prepend(str(BENCH))
+
+
+@pytest.mark.parametrize("name", ["checkpoint_stall_vs_torch_save", "logging_vs_mlflow", "step_vs_bare_loop"])
+def test_a_short_run_gives_a_whole_row(tmp_path: Path, name: str) -> None:
+    record = tmp_path / "bench.json"
+    command = [sys.executable, str(BENCH / "bench.py"), "--row", name, "--size", "short", "--runs", "1"]
+    done = subprocess.run([*command, "--record", str(record)], capture_output=True, text=True, timeout=300)
+    (row,) = json.loads(record.read_text())
+    assert done.returncode == (0 if row["holds"] else 1), done.stderr
+    lost_in_noise = "differs: ours added no time"  # a busy machine; of a few short steps no figure means anything
+    assert row["quality_gate"] == "equal" or row["quality_gate"].startswith(lost_in_noise)
+    assert row["runs"] >= 2 and row["target"] in record.with_suffix(".md").read_text()
 
 
 def test_a_checkpoint_beside_the_steps_has_the_bits_of_the_call(tmp_path: Path) -> None:
@@ -105,6 +120,9 @@ def test_a_missing_a_doubled_and_another_point_shut_the_gate_of_logging() -> Non
     legs = {name: [good if name == "ours" else bad] for name in metric_logging.WAYS}
     row = metric_logging.compared(legs)
     assert row.ratio == pytest.approx(100.0) and row.holds and row.quality_gate == "equal"
+    free = dataclasses.replace(good, added_s=-0.001)
+    row = metric_logging.compared(legs | {"ours": [free]})
+    assert row.ratio is None and not row.holds and row.quality_gate.startswith("differs: ours added no time")
     legs["log_batch"] = [dataclasses.replace(bad, problem=problem)]
     row = metric_logging.compared(legs)
     assert row.ratio is None and not row.holds and row.quality_gate == f"differs: log_batch: {problem}"
