@@ -1,6 +1,11 @@
 """Who is slow, and what that costs the others."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +73,15 @@ def test_a_rank_alone_waits_for_nobody() -> None:
     assert gather_ranks([1.0, 2.0]) == [[1.0, 2.0]]
     with pytest.raises(ValueError, match="window must be at least 1 step, got 0"):
         StragglerWatch(window=0)
+
+
+def test_what_a_slow_rank_of_a_real_training_costs_lands_in_straggler(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("shared_slow_rank.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "event=straggler step=50 reason='rank 1 takes " in done.stderr
+    first, slow = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert slow["slept_s"] > 2.5 and first["slept_s"] == 0
+    for rank in (first, slow):
+        assert rank["total"]["straggler"] == pytest.approx(slow["slept_s"], rel=0.1)
