@@ -1,7 +1,10 @@
 """pretrain.train on conditions in a curriculum, on Backlot's clips through the real components."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +15,6 @@ import numpy as np
 import pytest
 
 from telecine.errors import InputError, RetryLater
-from telecine_components.training.loader import Loader, read_index
 from telecine_models.pipeline import TelecinePipeline
 from telecine_models.pipeline_inputs import Inputs
 
@@ -67,9 +69,108 @@ def film(outputs: Any, inputs: Inputs | None) -> np.ndarray[Any, Any]:
     return found
 
 
-def test_a_model_learns_conditions_and_its_pipeline_films_with_them(conditioned: Any, clips: str, trained: Any) -> None:
+def test_a_model_learns_conditions_and_its_pipeline_films_with_them(conditioned: Any) -> None:
     assert conditioned.eval_loss < conditioned.eval_loss_untrained
     assert conditioned.is_pipeline
     depth = np.linspace(0, 1, 2 * 16 * 16).reshape(2, 16, 16)
     plain, near, far = (film(conditioned, given) for given in (None, Inputs(depth=depth), Inputs(depth=1 - depth)))
     assert (plain != near).any() and (near != far).any()
+
+
+def test_a_training_stopped_in_mid_curriculum_ends_with_the_bytes_of_one_that_was_not(
+    trained: Any, learn: Run, conditioned: Any
+) -> None:
+    work = trained.deployment.home / "store" / "work" / TRAIN
+    known = set(work.iterdir())
+    threading.Thread(target=_stop_after_checkpoint, args=(work, known), daemon=True).start()
+    # Kept checkpoints are all that is other, so that it is work of its own.
+    with pytest.raises(RetryLater, match="its checkpoint is saved"):
+        learn(keep_last=3)
+    again = learn(keep_last=3)
+    assert bytes_of(local(again.model_uri)) == bytes_of(local(conditioned.model_uri))
+    assert local(again.training_uri).read_bytes() == local(conditioned.training_uri).read_bytes()
+
+
+def test_another_order_of_the_same_conditions_is_another_training(learn: Run, conditioned: Any) -> None:
+    other = learn(conditions=KINDS[::-1])
+    assert other.final_loss != conditioned.final_loss
+    joint = learn(condition_steps=[])
+    assert len({each.eval_loss for each in (other, joint, conditioned)}) == 3
+
+
+def test_a_model_of_text_learns_conditions_and_goes_on_as_it_was_without_them(
+    trained: Any, learn: Run, conditioned: Any
+) -> None:
+    text = learn(conditions=[], condition_steps=[])
+    wider = learn(model_uri=text.model_uri, conditions=["camera"], condition_steps=[23], learning_rate=1e-6)
+    np.testing.assert_allclose(film(text, None).astype(int), film(wider, None).astype(int), atol=2)
+    assert (film(wider, None) != film(conditioned, None)).any()
+    camera = np.broadcast_to(np.eye(3, 4), (2, 3, 4))
+    assert film(wider, Inputs(camera=camera)).shape == (1, 2, 16, 16, 3)
+    fewer = learn(model_uri=conditioned.model_uri, conditions=["depth"], condition_steps=[])
+    assert fewer.eval_loss < conditioned.eval_loss_untrained
+    before, after = (
+        TelecinePipeline.from_pretrained(local(each.model_uri)).transformer.conditions_in
+        for each in (conditioned, fewer)
+    )
+    assert (before.bias["camera"] == after.bias["camera"]).all(), "what is not given is not trained"
+    assert (before.bias["depth"] != after.bias["depth"]).any()
+
+
+def test_ranks_that_shard_learn_what_one_process_learns(
+    trained: Any, clips: str, conditioned: Any, tiny_training: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs = {**tiny_training, **CURRICULUM, "dataset_uri": clips, "num_processes": 2, "zero_stage": 3}
+    command = [sys.executable, "-P", "-m", "telecine.cli", "run", TRAIN, "--force"]
+    command += ["--inputs", json.dumps(inputs), "--result", str(tmp_path / "result.json")]
+    environment = os.environ | trained.deployment.environment()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = json.loads((tmp_path / "result.json").read_text())["outputs"]
+    assert outputs["eval_loss"] == pytest.approx(conditioned.eval_loss, rel=1e-3)
+
+
+def test_experts_and_recomputed_activations_go_together_with_conditions(learn: Run) -> None:
+    plain, recomputed = (learn(num_steps=13, num_experts=2, recompute=value) for value in (False, True))
+    assert recomputed.eval_loss == pytest.approx(plain.eval_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (
+            {"dataset_uri": "plain"},
+            "dataset_uri must carry camera, elements, depth, source beside its frames, got none",
+        ),
+        ({"conditions": ["depth", "depth"], "condition_steps": []}, "conditions must be different kinds"),
+        ({"conditions": ["smell"]}, "conditions must be one of"),
+        ({"condition_steps": [0, 4]}, "condition_steps must be 5 steps, one for each of conditions, that never fall"),
+        ({"condition_steps": [0, 4, 3, 8, 9]}, "condition_steps must be 5 steps"),
+        ({"condition_steps": [0, 4, 8, 8, 24]}, "and lie below num_steps 24"),
+        ({"patch_px": 16, "conditions": ["elements"], "condition_steps": []}, "elements must be .*multiples of 16"),
+        (
+            {"model_uri": "text", "lora_rank": 2},
+            "with lora_rank, conditions must be of those that model_uri knows, .*got .'camera'",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_any_step(
+    trained: Any, learn: Run, inputs: dict[str, Any], sentence: str
+) -> None:
+    work = trained.deployment.home / "store" / "work" / TRAIN
+    before = set(work.glob("*/checkpoints/*"))
+    places = {"plain": str(trained.dataset), "text": trained.outputs.model_uri}
+    given = {name: places.get(str(value), value) for name, value in inputs.items()}
+    with pytest.raises(InputError, match=f"pretrain.train: .*{sentence}"):
+        learn(**given, patch_frames=2) if "text" in inputs.values() else learn(**given)
+    assert set(work.glob("*/checkpoints/*")) == before
+
+
+def _stop_after_checkpoint(work: Path, known: set[Path]) -> None:
+    """Ask this process to stop, as Kubernetes does, once a work that was not there before has a checkpoint."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(True for folder in set(work.iterdir()) - known for _ in folder.glob("checkpoints/*/commit.json")):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(0.002)
