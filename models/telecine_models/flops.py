@@ -91,6 +91,19 @@ def num_tokens(shape: Sequence[int], patch_size: Sequence[int]) -> int:
     return math.prod(side // patch for side, patch in zip(shape, patch_size, strict=True))
 
 
+def num_condition_tokens(kinds: Sequence[str], shape: Sequence[int], patch_size: Sequence[int]) -> int:
+    """Tokens of conditions beside a video or latent of ``shape``, by :mod:`telecine_models.video_dit.conditions`.
+
+    Elements count as one picture, and it and a style as pictures of the video's size: a shape does not tell more.
+
+    Raises:
+        ValueError: as :func:`num_tokens`.
+    """
+    video, frames = num_tokens(shape, patch_size), shape[0] // patch_size[0]
+    of_kind = {"source": video, "depth": video, "sketch": video, "camera": frames}
+    return sum(of_kind.get(kind, video // frames) for kind in kinds)
+
+
 def video_dit(
     config: VideoDiTConfig,
     *,

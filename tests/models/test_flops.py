@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from telecine_models import flops
 from telecine_models.flops import Flops
-from telecine_models.video_dit.conditions import Conditions
-from telecine_models.video_dit.config import VideoDiTConfig
+from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions
+from telecine_models.video_dit.config import KINDS, VideoDiTConfig
 from telecine_models.video_dit.model import VideoDiT
 
 BATCH, SHAPE, PATCH, TEXT = 2, (4, 16, 16), (1, 4, 4), 8
@@ -202,3 +202,16 @@ def test_a_sweep_can_count_without_torch() -> None:
     code = "import sys, telecine_models.flops; print({'torch', 'diffusers', 'numpy'} & set(sys.modules))"
     child = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "set()"
+
+
+def test_conditions_have_the_tokens_that_the_model_makes_of_them() -> None:
+    config = VideoDiTConfig(patch_size=(2, 4, 4), conditions=KINDS)
+    video = torch.zeros(1, 3, 4, 8, 12)
+    picture, mask, poses = video[:, :, 0], video[:, 0], torch.zeros(1, 4, 12)
+    values = {"source": video, "depth": video, "sketch": video, "camera": poses, "elements": picture[:, None]}
+    embedder = ConditionEmbedder(config)
+    for kind in KINDS:
+        beside: Any = {kind: values.get(kind, picture)} | ({"source_mask": mask} if kind == "source" else {})
+        tokens, _, _ = embedder(Conditions(**beside), (4, 8, 12))
+        assert tokens.shape[1] == flops.num_condition_tokens((kind,), (4, 8, 12), config.patch_size), kind
+    assert flops.num_condition_tokens(("depth", "camera"), (4, 8, 12), config.patch_size) == 12 + 2

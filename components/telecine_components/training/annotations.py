@@ -1,7 +1,8 @@
 """What samples carry beside their frames: conditions and a player's actions, from shards to what a model takes.
 
-A dataset stores pixels and numbers, and what is made of them is what the pipeline makes of a person's inputs, so that a
-model films from what it was trained on. The pictures that a video begins and ends with are its own frames.
+A dataset of frames stores pixels and numbers, and what is made of them is what the pipeline makes of a person's inputs,
+so that a model films from what it was trained on; the pictures that a video begins and ends with are its own frames. A
+dataset of latents stores what was made of them.
 
 Axes: B batch, C channels, F frames, H, W pixels, E elements, h, w pixels of another picture, A actions, K keys.
 """
@@ -18,17 +19,18 @@ from torch import Tensor
 from telecine.errors import InputError
 from telecine_components.training.shard_reader import ShardReader
 from telecine_models.pipeline_inputs import Inputs
-from telecine_models.vae import IdentityVAE
+from telecine_models.vae import IdentityVAE, VideoVAE
 from telecine_models.video_dit.action import Actions
 from telecine_models.video_dit.conditions import Conditions
+from telecine_models.video_dit.config import KINDS
 
 Members = Mapping[str, tuple[int, int]]
 """Offset and length, in the sample's shard, of each array that a sample has beside its frames."""
 
 _OWN_FRAMES = {"first_frame": 0, "last_frame": -1}
-_ACTIONS = ("keys", "mouse")
-_NEEDS = {"source": ("source", "source_mask")}
-"""Members of a kind of condition that is not one of its own name."""
+ACTIONS = ("keys", "mouse")
+_NEEDS = {"source": ("source", "source_mask"), "actions": ACTIONS}
+"""Members of a kind that is not one of its own name."""
 
 
 class Annotated(Protocol):
@@ -40,16 +42,31 @@ class Annotated(Protocol):
     @property
     def members(self) -> Members: ...
 
+    @property
+    def num_frames(self) -> int: ...
 
-def has(members: Members, kind: str) -> bool:
+    @property
+    def x0_shape(self) -> tuple[int, int, int, int]: ...
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int] | None: ...
+
+
+def has(sample: Annotated, kind: str) -> bool:
     """Whether a sample has a kind of condition, or ``actions``."""
-    needed = _ACTIONS if kind == "actions" else _NEEDS.get(kind, (kind,))
-    return kind in _OWN_FRAMES or set(needed) <= set(members)
+    return kind in kinds_of(sample.members, is_latent=sample.latent_shape is not None)
+
+
+def kinds_of(members: Members, *, is_latent: bool) -> list[str]:
+    """Kinds of conditions of a sample with these members, and ``actions``; its frames have their own first and last."""
+    own = () if is_latent else tuple(_OWN_FRAMES)
+    needs = {kind: _NEEDS.get(kind, (kind,)) for kind in (*KINDS, "actions")}
+    return [kind for kind, names in needs.items() if kind in own or set(names) <= set(members)]
 
 
 def num_keys(samples: Sequence[Annotated], locate: Callable[[str], Path]) -> int:
     """Keys of a player, by the first sample that has actions."""
-    first = next(sample for sample in samples if has(sample.members, "actions"))
+    first = next(sample for sample in samples if has(sample, "actions"))
     return int(ShardReader(locate).array(first.shard, *first.members["keys"]).shape[1])
 
 
@@ -67,18 +84,29 @@ class Annotations:
         self._reader = reader
         self._vae = IdentityVAE()
 
-    def conditions(self, samples: Sequence[Annotated], frames: npt.NDArray[np.uint8]) -> Conditions | None:
-        """Conditions of samples with these frames [B, F, H, W, 3]; None where none are read.
+    def conditions(
+        self, samples: Sequence[Annotated], frames: Sequence[npt.NDArray[np.uint8]] = ()
+    ) -> Conditions | None:
+        """Conditions of samples of one shape; None where none are read.
 
         A sample that lacks a kind has zeros in its place, and is not among those for which it is present.
+
+        Args:
+            frames: [F, H, W, 3] of each sample that is not stored as latents.
 
         Raises:
             InputError: a member that holds something else, or elements of several sizes.
         """
         if not self.kinds:
             return None
-        each = [self._of_one(sample, video) for sample, video in zip(samples, frames, strict=True)]
-        shape = (3, *frames.shape[1:4])
+        if frames:
+            each = [
+                from_frames(self._reader, sample.shard, sample.members, video, self.kinds, self._vae)
+                for sample, video in zip(samples, frames, strict=True)
+            ]
+        else:
+            each = [self._from_latents(sample) for sample in samples]
+        shape = samples[0].x0_shape
         values, present = {}, {}
         for kind in self.kinds:
             found = [getattr(one, kind) for one in each]
@@ -87,8 +115,8 @@ class Annotations:
             values["source_mask"], _ = _joined("source_mask", [one.source_mask for one in each], shape)
         return Conditions(**values, present=present)
 
-    def actions(self, samples: Sequence[Annotated], num_actions: int) -> Actions | None:
-        """Actions of samples, ``num_actions`` each; None where they are not read.
+    def actions(self, samples: Sequence[Annotated]) -> Actions | None:
+        """Actions of samples of one length, one fewer than they have frames; None where they are not read.
 
         Those of a sample that has none are unknown.
 
@@ -97,7 +125,8 @@ class Annotations:
         """
         if not self.has_actions:
             return None
-        found = [self._actions_of_one(sample) if has(sample.members, "actions") else None for sample in samples]
+        num_actions = samples[0].num_frames - 1
+        found = [self._actions_of_one(sample) if has(sample, "actions") else None for sample in samples]
         numbers = sorted({keys.shape[1] for keys, _ in filter(None, found)}) or [1]
         lengths = {len(keys) for keys, _ in filter(None, found)}
         if len(numbers) > 1 or lengths - {num_actions}:
@@ -113,25 +142,15 @@ class Annotations:
         known = torch.tensor([one is not None for one in found])[:, None].expand(-1, num_actions)
         return Actions(keys=keys, mouse=mouse, known=known)
 
-    def _of_one(self, sample: Annotated, frames: npt.NDArray[np.uint8]) -> Conditions:
-        """Of one sample, as a batch of one."""
-        kinds = [kind for kind in self.kinds if has(sample.members, kind)]
-        given: dict[str, Any] = {kind: frames[_OWN_FRAMES[kind]] for kind in kinds if kind in _OWN_FRAMES}
-        for name in [name for kind in kinds if kind not in given for name in _NEEDS.get(kind, (kind,))]:
-            given[name] = self._read(sample, name)
-        for name in {"depth", "sketch"} & set(given):
-            given[name] = given[name] / np.float64(255)
-        if "elements" in given:
-            given["elements"] = list(given["elements"])
-        inputs = Inputs(**given)
-        try:
-            inputs.check(frames.shape[:3])
-        except ValueError as error:
-            raise InputError(f"{sample.shard}: {error}; encode the dataset again") from error
-        return inputs.conditions(self._vae, 1, torch.device("cpu"), torch.float32)
+    def _from_latents(self, sample: Annotated) -> Conditions:
+        """Of one sample that is stored as latents, as a batch of one."""
+        kinds = [kind for kind in self.kinds if has(sample, kind)]
+        names = [name for kind in kinds for name in _NEEDS.get(kind, (kind,))]
+        stored: Any = {name: torch.from_numpy(self._read(sample, name).astype(np.float32))[None] for name in names}
+        return Conditions(**stored)
 
     def _actions_of_one(self, sample: Annotated) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        keys, mouse = (self._read(sample, name) for name in _ACTIONS)
+        keys, mouse = (self._read(sample, name) for name in ACTIONS)
         if keys.ndim != 2 or mouse.shape != (len(keys), 2) or not np.isfinite(mouse).all():
             raise InputError(
                 f"{sample.shard}: keys must be [A, K] and mouse finite [A, 2], got {list(keys.shape)} and "
@@ -141,6 +160,38 @@ class Annotations:
 
     def _read(self, sample: Annotated, name: str) -> npt.NDArray[Any]:
         return self._reader.array(sample.shard, *sample.members[name])
+
+
+def from_frames(
+    reader: ShardReader,
+    shard: str,
+    members: Members,
+    frames: npt.NDArray[np.uint8],
+    kinds: Sequence[str],
+    vae: VideoVAE,
+) -> Conditions:
+    """Conditions of one sample that is stored as frames [F, H, W, 3], as latents in a batch of one.
+
+    Args:
+        kinds: that are wanted; those that the sample lacks are left out.
+
+    Raises:
+        InputError: a member that holds something else, or that the autoencoder cannot take.
+    """
+    there = [kind for kind in kinds_of(members, is_latent=False) if kind in kinds]
+    given: dict[str, Any] = {kind: frames[_OWN_FRAMES[kind]] for kind in there if kind in _OWN_FRAMES}
+    for name in [name for kind in there if kind not in given for name in _NEEDS.get(kind, (kind,))]:
+        given[name] = reader.array(shard, *members[name])
+    for name in {"depth", "sketch"} & set(given):
+        given[name] = given[name] / np.float64(255)
+    if "elements" in given:
+        given["elements"] = list(given["elements"])
+    inputs = Inputs(**given)
+    try:
+        inputs.check(frames.shape[:3])
+        return inputs.conditions(vae, 1, torch.device("cpu"), torch.float32)
+    except ValueError as error:
+        raise InputError(f"{shard}: {error}; encode the dataset again") from error
 
 
 def _joined(kind: str, found: Sequence[Tensor | None], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

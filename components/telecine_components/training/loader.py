@@ -210,18 +210,18 @@ class Loader:
         shapes = {self.samples[i].x0_shape for i in indices}
         if len(shapes) != 1:
             raise ValueError(f"loader: a batch must have one shape [C, F, H, W], got {sorted(shapes)}")
-        captions = [self.samples[i].caption for i in indices]
-        if self.samples[indices[0]].latent_shape is not None:
-            x0 = torch.from_numpy(np.stack([self.latents(i) for i in indices])).to(torch.float32)
-            return Batch(x0, captions, positions=tuple(positions))
-        frames = np.stack([self.frames(i) for i in indices])
         samples = [self.samples[i] for i in indices]
+        frames = [self.frames(i) for i in indices] if samples[0].latent_shape is None else []
+        if frames:
+            x0 = to_model_range(torch.from_numpy(np.stack(frames)))
+        else:
+            x0 = torch.from_numpy(np.stack([self.latents(i) for i in indices])).to(torch.float32)
         return Batch(
-            to_model_range(torch.from_numpy(frames)),
-            captions,
+            x0,
+            [sample.caption for sample in samples],
             positions=tuple(positions),
             conditions=self._annotations.conditions(samples, frames),
-            actions=self._annotations.actions(samples, frames.shape[1] - 1),
+            actions=self._annotations.actions(samples),
         )
 
     def weighted_batch(self, position: int, batch_size: int, weights: Sequence[float]) -> WeightedBatch:

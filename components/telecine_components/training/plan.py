@@ -45,12 +45,14 @@ class Cost:
     Attributes:
         patch: frames, rows and columns of a token.
         num_text_tokens: tokens that join those of the video, typical of the captions.
+        conditions: kinds of conditions whose tokens join them, too.
     """
 
     linear_flops: float
     quadratic_flops: float
     patch: tuple[int, int, int]
     num_text_tokens: int = 0
+    conditions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: VideoDiTConfig, *, num_text_tokens: int = 0) -> "Cost":
@@ -65,13 +67,14 @@ class Cost:
         )
 
     def tokens(self, shape: Shape) -> int:
-        """Tokens of a sample's video.
+        """Tokens of a sample's video and conditions.
 
         Raises:
             InputError: a side that is no positive multiple of the patch's.
         """
         try:
-            return flops.num_tokens(shape, self.patch)
+            beside = flops.num_condition_tokens(self.conditions, shape, self.patch)
+            return flops.num_tokens(shape, self.patch) + beside
         except ValueError as error:
             raise InputError(f"plan: {error}; choose another patch or encode again") from error
 

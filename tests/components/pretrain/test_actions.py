@@ -121,6 +121,12 @@ def test_an_action_module_goes_on_from_itself(train: Run, steered: Any, game: st
     assert pipeline_of(again).action_control.config["window"] == 3
 
 
+def test_a_model_with_experts_is_not_steered(train: Run, game: str) -> None:
+    mixed = train(dataset_uri=game, num_experts=2, num_steps=1)
+    with pytest.raises(InputError, match="with train_actions, num_experts must be 0 in the model"):
+        train(dataset_uri=game, model_uri=mixed.model_uri, **STEER)
+
+
 def test_keys_are_those_of_the_footage(game: str, trained: Any) -> None:
     samples = read_index(local(game) / "index.parquet")
     assert num_keys(samples, lambda shard: trained.deployment.home / "store" / shard) == 7

@@ -11,12 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from telecine.errors import InputError, RetryLater
 from telecine_models.pipeline import TelecinePipeline
 from telecine_models.pipeline_inputs import Inputs
+from telecine_models.video_dit.action import Actions
 
 Run = Callable[..., Any]
 TRAIN = "pretrain.train"
@@ -83,10 +88,11 @@ def test_a_training_stopped_in_mid_curriculum_ends_with_the_bytes_of_one_that_wa
     work = trained.deployment.home / "store" / "work" / TRAIN
     known = set(work.iterdir())
     threading.Thread(target=_stop_after_checkpoint, args=(work, known), daemon=True).start()
-    # Kept checkpoints are all that is other, so that it is work of its own.
+    # Films in between are all that is other, so that it is work of its own.
+    filmed = {"sample_every_steps": 9, "sample_prompts": ["a red square"]}
     with pytest.raises(RetryLater, match="its checkpoint is saved"):
-        learn(keep_last=3)
-    again = learn(keep_last=3)
+        learn(**filmed)
+    again = learn(**filmed)
     assert bytes_of(local(again.model_uri)) == bytes_of(local(conditioned.model_uri))
     assert local(again.training_uri).read_bytes() == local(conditioned.training_uri).read_bytes()
 
@@ -130,9 +136,55 @@ def test_ranks_that_shard_learn_what_one_process_learns(
     assert outputs["eval_loss"] == pytest.approx(conditioned.eval_loss, rel=1e-3)
 
 
+def test_cached_pixels_teach_what_frames_teach(trained: Any, learn: Run, clips: str, conditioned: Any) -> None:
+    cached = trained.run("pretrain.cache", dataset_uri=clips, dtype="float32", num_threads=1).dataset_uri
+    assert learn(dataset_uri=cached).eval_loss == pytest.approx(conditioned.eval_loss, rel=1e-6)
+
+
+def test_conditions_and_actions_are_learned_on_latents(
+    trained: Any, tiny_training: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    blocks = {"dim_mult": [1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [True, True]}
+    scale = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
+    vae: Any = diffusers.AutoencoderKLWan(base_dim=4, z_dim=4, **blocks, **scale)
+    vae.save_pretrained(tmp_path / "vae")
+    places = {"vae_uri": str(tmp_path / "vae")}
+    played = trained.run("backlot.encode", **(CLIPS | {"num_frames": 5, "subject": "play"})).dataset_uri
+    cached = trained.run("pretrain.cache", dataset_uri=played, num_threads=1, **places).dataset_uri
+    latents = {**tiny_training, "dataset_uri": cached, "patch_frames": 1, "patch_px": 2, "num_steps": 4}
+    begun = trained.run(TRAIN, **latents, **places, conditions=KINDS)
+    steered = trained.run(TRAIN, **latents, model_uri=begun.model_uri, conditions=["camera"], train_actions=True)
+    pipeline = TelecinePipeline.from_pretrained(local(steered.model_uri))
+    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+    assert pipeline.action_control.config["compression"] == 4
+    actions = Actions(keys=torch.ones(1, 4, 7, dtype=torch.bool), mouse=torch.ones(1, 4, 2))
+    camera = Inputs(camera=np.broadcast_to(np.eye(3, 4), (5, 3, 4)))
+    size = {"num_frames": 5, "height_px": 16, "width_px": 16, "num_steps": 1}
+    assert pipeline("a red square", **size, actions=actions, inputs=camera).shape == (1, 5, 16, 16, 3)
+
+
 def test_experts_and_recomputed_activations_go_together_with_conditions(learn: Run) -> None:
     plain, recomputed = (learn(num_steps=13, num_experts=2, recompute=value) for value in (False, True))
     assert recomputed.eval_loss == pytest.approx(plain.eval_loss, rel=1e-5)
+
+
+def test_samples_of_several_shapes_learn_conditions_in_passes_of_their_own(
+    trained: Any, learn: Run, clips: str, tmp_path: Path
+) -> None:
+    longer = trained.run("backlot.encode", **(CLIPS | {"num_frames": 4, "seed": 50})).dataset_uri
+    tables = [pq.read_table(local(uri) / "index.parquet") for uri in (clips, longer)]
+    pq.write_table(pa.concat_tables(tables), tmp_path / "index.parquet")
+    whole, bounded = (learn(dataset_uri=str(tmp_path), max_tokens=bound) for bound in (0, 200))
+    assert whole.eval_loss < whole.eval_loss_untrained
+    assert bounded.eval_loss == pytest.approx(whole.eval_loss, rel=1e-4), "rounding alone"
+
+
+def test_a_wan_learns_no_conditions(learn: Run, tmp_path: Path) -> None:
+    config = {"_class_name": "WanTransformer3DModel", "num_layers": 2, "patch_size": [1, 2, 2]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="model_uri must be a model of ours for conditions, got a Wan"):
+        learn(model_uri=str(tmp_path), patch_px=2)
 
 
 @pytest.mark.parametrize(

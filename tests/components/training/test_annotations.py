@@ -10,7 +10,7 @@ import torch
 
 from telecine.errors import InputError
 from telecine_components.media.shards import ShardWriter, array_bytes
-from telecine_components.training.annotations import has
+from telecine_components.training.annotations import kinds_of
 from telecine_components.training.loader import Loader, Sample
 from telecine_models.pipeline_inputs import Inputs
 from telecine_models.vae import IdentityVAE
@@ -118,9 +118,11 @@ def test_nothing_is_read_that_nobody_asked_for(load: Callable[..., Loader]) -> N
 
 
 def test_a_kind_is_there_with_all_that_it_needs() -> None:
-    assert has({}, "first_frame") and not has({}, "depth")
-    assert has({"source": (0, 1), "source_mask": (1, 1)}, "source") and not has({"source": (0, 1)}, "source")
-    assert has({"keys": (0, 1), "mouse": (1, 1)}, "actions") and not has({"keys": (0, 1)}, "actions")
+    place = (0, 1)
+    assert kinds_of({}, is_latent=False) == ["first_frame", "last_frame"], "frames have their own"
+    assert kinds_of({"source": place, "keys": place}, is_latent=True) == []
+    whole = {"source": place, "source_mask": place, "keys": place, "mouse": place, "first_frame": place}
+    assert kinds_of(whole, is_latent=True) == ["first_frame", "source", "actions"]
 
 
 @pytest.mark.parametrize(

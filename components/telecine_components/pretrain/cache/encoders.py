@@ -12,10 +12,12 @@ import torch
 from telecine.errors import InputError
 from telecine_components.media.shards import ShardWriter, array_bytes
 from telecine_components.pretrain.cache.spec import Inputs
+from telecine_components.training.annotations import ACTIONS, from_frames
 from telecine_components.training.shard_reader import ShardReader
 from telecine_models.pixels import to_model_range
 from telecine_models.text import HashTextEncoder, TextEncoder, load_text_encoder
 from telecine_models.vae import IdentityVAE, VideoVAE, load_vae
+from telecine_models.video_dit.config import KINDS
 
 Row = Mapping[str, Any]
 
@@ -68,14 +70,34 @@ class Encoders:
                 caption = row["caption"] or ""
                 if caption not in words:
                     words[caption] = array_bytes(self.tokens(caption))
-                latents = self.latents(_frames(row, reader))
+                frames = _frames(row, reader)
+                latents, beside = self.latents(frames), self.beside(row, frames, reader)
                 files = {"latents.npy": array_bytes(latents), "text.npy": words[caption], "txt": caption.encode()}
+                files |= {f"{name}.npy": array_bytes(array) for name, array in beside.items()}
                 places = shard.add(row["sample_id"], files)
                 sample = {"sample_id": row["sample_id"], "latent_shape": list(latents.shape)}
                 sample |= places["latents.npy"]._asdict()
                 sample |= {f"text_{name}": value for name, value in places["text.npy"]._asdict().items()}
+                if row.get("members") is not None:
+                    sample["members"] = [{"name": name, **places[f"{name}.npy"]._asdict()} for name in beside]
                 found.append(sample)
         return found
+
+    def beside(self, row: Row, frames: np.ndarray, reader: ShardReader) -> dict[str, np.ndarray]:
+        """What a sample carries beside its frames, as a model takes it; none of a dataset that carries nothing.
+
+        Pictures and videos are latents of the stored type; poses and masks stay in float32, and actions as they are.
+        """
+        if row.get("members") is None:
+            return {}
+        members = {each["name"]: (each["offset"], each["length"]) for each in row["members"]}
+        made = from_frames(reader, row["shard"], members, frames, KINDS, self.vae)
+        found = {kind: value[0] for kind, value in made.given()}
+        mask = made.source_mask
+        exact = {"camera": found.pop("camera", None), "source_mask": None if mask is None else mask[0]}
+        arrays = {kind: self._stored(kind, value) for kind, value in found.items()}
+        arrays |= {name: value.numpy() for name, value in exact.items() if value is not None}
+        return arrays | {name: reader.array(row["shard"], *members[name]) for name in ACTIONS if name in members}
 
     def described(self) -> dict[str, Any]:
         """What a model that is trained on the cache has to fit."""

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 SHARD = "shard.tar"
 CACHED_WITH = "cached_with.json"
 # What of a row decides the bytes of its shard.
-ROW_COLUMNS = ("sample_id", "caption", "offset", "length")
+ROW_COLUMNS = ("sample_id", "caption", "offset", "length", "members")
 PLACES = (
     pa.field("latent_shape", pa.list_(pa.int64())),  # channels, frames, height, width
     pa.field("text_offset", pa.int64()),  # of the caption's token vectors in the tar
@@ -101,7 +101,7 @@ def _check_sizes(table: pa.Table, encoders: Encoders) -> None:
 
 
 def _digest_of(rows: Rows) -> str:
-    parts = [rows[0]["shard_digest"], *([row[name] for name in ROW_COLUMNS] for row in rows)]
+    parts = [rows[0]["shard_digest"], *([row[name] for name in ROW_COLUMNS if name in row] for row in rows)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from telecine_components.training.randomness import torch_seed
 from telecine_models.denoiser import SteeredDenoiser
 from telecine_models.pipeline import TelecinePipeline
 from telecine_models.video_dit import conditions
-from telecine_models.video_dit.action import ActionControl, group_actions
+from telecine_models.video_dit.action import ActionControl
 from telecine_models.video_dit.config import KINDS, VideoDiTConfig
 from telecine_models.video_dit.model import VideoDiT
 
@@ -134,14 +134,13 @@ def steered(
 def check_samples(config: VideoDiTConfig, train: Loader) -> None:
     """Read one sample of each kind that is trained, and raise :class:`InputError` where the model cannot take it."""
     for kind in train.beside:
-        index = next(number for number, sample in enumerate(train.samples) if has(sample.members, kind))
+        index = next(number for number, sample in enumerate(train.samples) if has(sample, kind))
         batch = train.gather([index])
         frames, height, width = batch.x0.shape[2:]
+        if batch.conditions is None:
+            continue
         try:
-            if batch.conditions is not None:
-                conditions.check(batch.conditions, config, (frames, height, width), 1)
-            if batch.actions is not None:
-                group_actions(batch.actions, frames, 1, 1)
+            conditions.check(batch.conditions, config, (frames, height, width), 1)
         except ValueError as error:
             name = train.samples[index].sample_id
             raise InputError(f"pretrain.train: sample {name} of dataset_uri does not fit the model: {error}") from error

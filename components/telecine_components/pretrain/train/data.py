@@ -146,15 +146,10 @@ def _check_shards(samples: Sequence[Sample], locate: Callable[[str], Path], dige
 
 def _check_annotations(samples: Sequence[Sample], kinds: Sequence[str]) -> None:
     """Some samples may lack a kind, but not all of them."""
-    missing = [kind for kind in kinds if not any(has(sample.members, kind) for sample in samples)]
+    missing = [kind for kind in kinds if not any(has(sample, kind) for sample in samples)]
     if missing:
         carried = sorted({name for sample in samples for name in sample.members}) or "none"
         raise InputError(
             f"pretrain.train: dataset_uri must carry {', '.join(missing)} beside its frames, got {carried}; give what "
             "backlot.encode wrote, or take out of the inputs what it does not carry"
-        )
-    if kinds and samples[0].latent_shape:
-        raise InputError(
-            f"pretrain.train: {', '.join(kinds)} can be trained on frames alone, got latents; give the dataset_uri "
-            "that pretrain.cache was given"
         )

@@ -115,7 +115,8 @@ def fit(
 ) -> TrainingState:
     """Train to the last step on this rank's share of the data."""
     with ledger.spend("init"):
-        plan = splits.train.plan(subject.architecture.cost, batch_size=inputs.batch_size)
+        cost = dataclasses.replace(subject.architecture.cost, conditions=inputs.conditions)
+        plan = splits.train.plan(cost, batch_size=inputs.batch_size)
     loss = FlowMatching(
         encode_text=subject.encode_text,
         caption_dropout_ratio=inputs.caption_dropout_ratio,
