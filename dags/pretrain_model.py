@@ -7,9 +7,8 @@ films the fixed prompts and registers the weights in MLflow as `candidate`, whic
 
 `train_recipe` names values to begin with (`telecine describe pretrain.train` lists them); whatever else is given wins.
 With `train_sample_every_steps` the model films `train_sample_prompts` while it learns, in MLflow under *samples* of
-the run `pretrain.train`. With `model_uri` it goes on from a model. A LoRA beside the weights (`train_lora_rank`
-without `train_merge_lora`) and a Wan are neither filmed by `evaluate.sample` nor registered: what serves a candidate
-would not show what was learned.
+the run `pretrain.train`. With `model_uri` it goes on from a model, with `train_lora_rank` by a LoRA. A Wan is neither
+filmed by `evaluate.sample` nor registered: its autoencoder is not there.
 """
 
 from airflow.sdk import DAG, Param

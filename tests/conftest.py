@@ -181,6 +181,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_tracker: Path) -> Tr
     return dataclasses.replace(laboratory, outputs=outputs)
 
 
+@pytest.fixture(scope="session")
+def with_lora(trained: Trained) -> Any:
+    """What a training gave that put a LoRA beside the tiny model."""
+    tuning = TINY_TRAINING | {"num_steps": 24, "lora_rank": 2, "learning_rate": 5e-3}
+    base = {"dataset_uri": str(trained.dataset), "model_uri": trained.outputs.model_uri}
+    return trained.run("pretrain.train", run="lora", **base, **tuning)
+
+
 def _make_dataset(
     deployment: settings.Settings,
     *,

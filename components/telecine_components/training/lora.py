@@ -109,12 +109,17 @@ def join_lora(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
             target.copy_(factors[name])
 
 
-def merge_lora(model: nn.Module) -> None:
-    """Add the factors' products to the weights and drop the factors, in place: the model is of its old class again."""
+def merge_lora(model: nn.Module, scale: float = 1.0) -> None:
+    """Add the factors' products, times ``scale``, to the weights and drop the factors, in place.
+
+    The model is of its old class again, and no weight of it is frozen.
+    """
     for name, layer in _layers(model).items():
+        layer.scale_layer(scale)
         layer.merge()
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    model.requires_grad_(True)
 
 
 def enable_lora(model: nn.Module, enabled: bool) -> None:

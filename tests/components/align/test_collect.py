@@ -61,6 +61,22 @@ def test_two_checkpoints_film_every_prompt_from_equal_noise(first_round: Any, co
     assert len({rows[pair.a]["maker"] for pair in pairs}) == 2, "A is not always the same model"
 
 
+def test_a_lora_films_beside_its_base_and_another_scale_is_filmed_again(
+    first_round: Any, with_lora: Any, collect_inputs: dict[str, Any]
+) -> None:
+    uris = {"model_uri": with_lora.model_uri, "reference_uri": first_round.trained.outputs.model_uri}
+    seen = []
+    for scale in (1, 0):
+        outputs = first_round.trained.run("align.collect", **uris, **collect_inputs, lora_scale=scale)
+        samples = read_index(local(outputs.films_uri) / "index.parquet")
+        loader = Loader(samples, lambda shard: store(first_round) / shard, seed=0)
+        rows = films.read_rows(local(outputs.films_uri), owner="test")
+        made = {(row["caption"], row["seed"], row["maker"]): loader.frames(at) for at, row in enumerate(rows)}
+        seen.append([made[each] - made[*each[:2], "reference"] for each in made if each[2] == "model"])
+    assert any(difference.any() for difference in seen[0])
+    assert not any(difference.any() for difference in seen[1])
+
+
 def test_a_seed_is_an_item_so_more_seeds_film_only_what_is_new(
     first_round: Any, collect_inputs: dict[str, Any]
 ) -> None:

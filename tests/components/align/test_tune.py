@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from telecine.errors import InputError, RetryLater
 from telecine_components.training.losses import reward_weights
+from telecine_components.training.pipelines import load_pipeline
 from telecine_models.pipeline import TelecinePipeline
 
 
@@ -47,6 +49,19 @@ def test_the_report_says_what_the_weights_were_and_what_they_promise(first_round
     assert first_round.tuned.reward_of_films == pytest.approx(first_round.labels.label_reward)
     assert 0 < first_round.tuned.effective_ratio < 1
     assert [step for step, _ in document["history"]["train/loss"]] == list(range(1, 7))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_lora_is_part_of_the_weights_that_are_tuned(
+    first_round: Any, with_lora: Any, tune_inputs: dict[str, Any], scale: float
+) -> None:
+    nothing = {"num_steps": 1, "learning_rate": 1e-12, "lora_scale": scale}
+    values = inputs_of(first_round, tune_inputs) | {"model_uri": with_lora.model_uri} | nothing
+    folder = local(first_round.trained.run("align.tune", **values).model_uri)
+    begun_with = load_pipeline(local(with_lora.model_uri), lora_scale=scale).transformer
+    tuned = TelecinePipeline.from_pretrained(folder).transformer
+    torch.testing.assert_close(tuned.state_dict(), begun_with.state_dict(), atol=1e-6, rtol=0)
+    assert not (folder / "lora").exists(), "or whoever loads it would add it once more"
 
 
 def test_a_high_temperature_weighs_all_films_alike_and_a_low_one_few(

@@ -158,6 +158,16 @@ def test_a_sample_that_came_under_two_licences_counts_under_each(trained: Any, t
         assert found["licences"] == {"CC0-1.0": 12, "proprietary": 12} and found["consents"] == {"synthetic": 12}
 
 
+def test_a_lora_is_registered_with_the_weights_beside_it(trained: Any, with_lora: Any) -> None:
+    uris = {"model_uri": with_lora.model_uri, "training_uri": with_lora.training_uri}
+    outputs = register(trained, **uris, model_name="with-lora")
+    version = tracking.connect(trained.deployment).get_model_version("with-lora", outputs.model_version)
+    source = Path(str(version.source).removeprefix("file://"))
+    made = Path(with_lora.model_uri.removeprefix("file://"))
+    assert (source / "lora/lora.safetensors").samefile(made / "lora/lora.safetensors")
+    assert version.tags["telecine.licences"] == "CC0-1.0: 12", "both trainings saw the same films"
+
+
 def test_weights_from_elsewhere_need_a_dataset(trained: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(trained.outputs.model_uri.removeprefix("file://"), tmp_path / "model")
     with pytest.raises(InputError, match="no work of this store says what .* was trained on; give dataset_uri"):

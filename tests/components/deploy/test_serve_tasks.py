@@ -143,7 +143,9 @@ def test_a_store_that_is_away_for_a_while_costs_a_film_no_try(trained: Any, tmp_
     made = tasks(store)
     asked = made.submit(FILM)[0]
     folder = Path(trained.outputs.model_uri.removeprefix("file://"))
-    sampler = Sampler(made, folder, tmp_path, fps=8.0, model="m", num_threads=1, shown_height_px=8, away_s=0.01)
+    sampler = Sampler(
+        made, folder, tmp_path, lora_scale=1.0, fps=8.0, model="m", num_threads=1, shown_height_px=8, away_s=0.01
+    )
     made.on_end = lambda task: sampler.stop()
     sampler.run()
     done = made.get(asked.id)
@@ -225,7 +227,9 @@ def routes(trained: Any, tmp_path: Path) -> Callable[[Tasks], httpx.AsyncClient]
             model="m",
             version="1",
             tasks=made,
-            sampler=Sampler(made, folder, tmp_path, fps=8.0, model="m", num_threads=1, shown_height_px=8),
+            sampler=Sampler(
+                made, folder, tmp_path, lora_scale=1.0, fps=8.0, model="m", num_threads=1, shown_height_px=8
+            ),
             limits=Limits(defaults=DEFAULTS, patch=(1, 1, 1), most={}, max_prompt_chars=99),
             access=Access(TOKEN),
             metrics=Metrics(made, model="m", version="1"),

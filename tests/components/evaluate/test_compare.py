@@ -37,6 +37,15 @@ def test_a_model_ties_with_itself(trained: Any) -> None:
     assert outputs.reward_gain_low == outputs.reward_gain_high == 0
 
 
+def test_a_lora_is_judged_with_what_it_adds_and_ties_with_its_base_without(trained: Any, with_lora: Any) -> None:
+    uris = {"model_uri": with_lora.model_uri, "reference_uri": trained.outputs.model_uri}
+    outputs = trained.run("evaluate.compare", **uris, **FAST)
+    assert outputs.reward != outputs.reward_reference
+    without = trained.run("evaluate.compare", **uris, **FAST, lora_scale=0)
+    assert without.reward == without.reward_reference == outputs.reward_reference
+    assert without.win_rate == 0.5
+
+
 def test_swapping_the_models_turns_the_verdict_round(trained: Any, other_model: str) -> None:
     uri = trained.outputs.model_uri
     one = trained.run("evaluate.compare", model_uri=uri, reference_uri=other_model, **FAST)

@@ -50,12 +50,30 @@ def test_the_films_are_in_mlflow(trained: Any) -> None:
     assert {Path(file.path).name for file in files} == {path.name for path in folder.iterdir()}
 
 
+def test_a_lora_films_as_merged_weights_do_and_turned_off_as_the_weights_beside_it(
+    trained: Any, with_lora: Any, tiny_training: dict[str, Any]
+) -> None:
+    tuning = tiny_training | {"num_steps": 24, "lora_rank": 2, "learning_rate": 5e-3, "merge_lora": True}
+    base = {"dataset_uri": str(trained.dataset), "model_uri": trained.outputs.model_uri}
+    merged = trained.run("pretrain.train", **base, **tuning)
+
+    def films(**inputs: Any) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sample(trained, **inputs).glob("*.mp4")}
+
+    beside, plain = films(model_uri=with_lora.model_uri), films()
+    assert beside == films(model_uri=merged.model_uri)
+    assert plain == films(model_uri=with_lora.model_uri, lora_scale=0)
+    half = films(model_uri=with_lora.model_uri, lora_scale=0.5)
+    assert beside != plain and half not in (beside, plain)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"height_px": 9}, "height_px must be a positive multiple of 4"),
         ({"prompts": []}, "prompts and seeds must name at least one film"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
+        ({"lora_scale": -0.5}, "lora_scale must be at least 0"),
     ],
 )
 def test_values_that_cannot_work_are_refused(trained: Any, given: dict[str, Any], message: str) -> None:

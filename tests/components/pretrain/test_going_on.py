@@ -120,7 +120,7 @@ def test_films_are_made_meanwhile_and_a_training_that_was_stopped_has_the_bytes_
 def test_merged_the_weights_say_what_the_lora_beside_them_says(trained: Any, on: Run, with_lora: Any) -> None:
     merged = on(**LORA, merge_lora=True)
     assert merged.eval_loss == with_lora.eval_loss
-    assert (merged.is_pipeline, with_lora.is_pipeline, trained.outputs.is_pipeline) == (True, False, True)
+    assert (merged.is_pipeline, with_lora.is_pipeline, trained.outputs.is_pipeline) == (True, True, True)
     assert not (local(merged.model_uri) / lora.FOLDER).exists()
     beside, inside = (TelecinePipeline.from_pretrained(local(each.model_uri)) for each in (with_lora, merged))
     lora.load_lora(beside.transformer, local(with_lora.model_uri) / lora.FOLDER)

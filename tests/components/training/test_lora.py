@@ -77,6 +77,7 @@ def test_merged_it_says_what_it_says_beside_the_weights_and_disabled_what_the_we
     lora.merge_lora(model)
     torch.testing.assert_close(seen(model), with_it, atol=1e-5, rtol=0)
     assert list(model.state_dict()) == list(dit().state_dict())
+    assert all(parameter.requires_grad for parameter in model.parameters()), "it can be trained as a whole"
 
 
 def test_it_is_loaded_from_a_folder_of_its_own_to_the_bit(tmp_path: Path) -> None:

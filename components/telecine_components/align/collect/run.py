@@ -36,14 +36,15 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     )
     if len(set(prompts)) != len(prompts):
         raise InputError(f"align.collect: prompts must all differ, got {len(prompts) - len(set(prompts))} repeated")
-    cameras = _cameras(inputs, ctx)
+    with deterministic(inputs.num_threads):
+        cameras = _cameras(inputs, ctx)
 
     def process(source: Source, out_dir: Path) -> dict[str, Any]:
         return {"films": _write_shard(cameras, prompts, int(source.params["seed"]), out_dir / SHARD)}
 
     weights = hashlib.sha256("|".join(digest for digest, _ in cameras.values()).encode()).hexdigest()
-    how = {"prompts": list(prompts), "num_steps": inputs.num_steps, "guidance_scale": inputs.guidance_scale}
-    how["num_threads"] = inputs.num_threads
+    names = ("num_steps", "guidance_scale", "lora_scale", "num_threads")
+    how = {"prompts": list(prompts), **{name: getattr(inputs, name) for name in names}}
     first = inputs.first_seed + (inputs.round - 1) * inputs.num_seeds
     seeds = range(first, first + inputs.num_seeds)
     sources = [Source(f"seed {seed}", weights, how | {"seed": seed}) for seed in seeds]
@@ -59,10 +60,8 @@ def _cameras(inputs: Inputs, ctx: Context) -> dict[str, tuple[str, Camera]]:
     digests = {maker: ctx.digest(folder) for maker, folder in folders.items()}
     if digests["model"] == digests["reference"]:
         del folders["reference"]
-    cameras = {
-        maker: (digests[maker], Camera(folder, num_steps=inputs.num_steps, guidance_scale=inputs.guidance_scale))
-        for maker, folder in folders.items()
-    }
+    how = {name: getattr(inputs, name) for name in ("num_steps", "guidance_scale", "lora_scale")}
+    cameras = {maker: (digests[maker], Camera(folder, **how)) for maker, folder in folders.items()}
     sizes = {maker: camera.size for maker, (_, camera) in cameras.items()}
     if len({tuple(size.values()) for size in sizes.values()}) > 1:
         raise InputError(f"align.collect: both checkpoints must film at one size, got {sizes}; give related models")

@@ -20,6 +20,7 @@ class Inputs:
     round: int = param(1, ge=1, help="Round of a loop; each draws captions and noise of its own.")
     num_steps: int = param(20, ge=1, help="Steps of the solver (Euler).")
     guidance_scale: float = param(2.0, ge=0, help="Classifier-free guidance; 1 is none.")
+    lora_scale: float = param(1.0, ge=0, help="What a LoRA beside a model's weights is multiplied with; 0 for none.")
     max_pairs: int = param(8, ge=1, le=100, help="Pairs that a person is asked about.")
     num_threads: int = param(2, ge=1, help="CPU threads; part of the address, because sums differ between counts.")
 

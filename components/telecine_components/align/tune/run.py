@@ -23,8 +23,8 @@ from telecine_components.training.films import TRAINED_ON
 from telecine_components.training.loader import Loader, StepBatches, read_index
 from telecine_components.training.loop import Hooks, StepResult, train
 from telecine_components.training.losses import FlowMatching, RewardWeighted, reward_weights
+from telecine_components.training.pipelines import load_pipeline
 from telecine_components.training.text import CachedText
-from telecine_models.pipeline import TelecinePipeline
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     if not (folder / TRAINED_ON).is_file():
         raise InputError(f"align.tune: no {TRAINED_ON} in {inputs.model_uri}; pass the folder that a trainer wrote")
     lesson = open_lesson(inputs, ctx)
-    pipeline = TelecinePipeline.from_pretrained(folder)
     with deterministic(inputs.num_threads):
+        pipeline = load_pipeline(folder, lora_scale=inputs.lora_scale)
         pipeline.transformer.train()
         engine = Engine(pipeline.transformer, _config(inputs))
         state = _train(engine, CachedText(pipeline.text_encoder), lesson, inputs, ctx)

@@ -8,9 +8,10 @@ from telecine.config import Artifact, param
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    model_uri: Artifact = param(help="Pipeline folder whose weights are tuned.")
+    model_uri: Artifact = param(help="Pipeline folder whose weights are tuned, a LoRA beside them added.")
     films_uri: Artifact = param(help="Folder that align.collect wrote.")
     labels_uri: Artifact = param(help="Labels that align.label wrote for these films.")
+    lora_scale: float = param(1.0, ge=0, help="What a LoRA beside the model's weights is multiplied with; 0 for none.")
     temperature: float = param(
         0.03, gt=0, help="Reward difference within a prompt that counts e times as much; large weighs all films alike."
     )

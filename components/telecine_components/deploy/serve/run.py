@@ -86,6 +86,7 @@ def _service(inputs: Inputs, ctx: Context, version: Version, folder: Path, films
         films,
         folder,
         ctx.scratch,
+        lora_scale=inputs.lora_scale,
         fps=float(trained_on["fps"]),
         model=f"{version.name} version {version.version}",
         num_threads=inputs.num_threads,

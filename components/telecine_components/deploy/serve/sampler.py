@@ -16,7 +16,7 @@ from telecine.errors import RetryLater
 from telecine_components.deploy.serve.tasks import RUNNING, Disowned, Film, Task, Tasks
 from telecine_components.media.encode import write_mp4
 from telecine_components.training.determinism import deterministic
-from telecine_models.pipeline import TelecinePipeline
+from telecine_components.training.pipelines import load_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Sampler:
 
     Args:
         folder: pipeline folder. fps: frame rate of its films.
+        lora_scale: of a LoRA in the folder, as :func:`load_pipeline` takes it.
         model: name and version, for the record of a task.
     """
 
@@ -55,6 +56,7 @@ class Sampler:
         folder: Path,
         scratch: Path,
         *,
+        lora_scale: float,
         fps: float,
         model: str,
         num_threads: int,
@@ -63,8 +65,8 @@ class Sampler:
     ) -> None:
         self._tasks, self._scratch, self._model = tasks, scratch, model
         self._fps, self._num_threads, self._shown_height_px = fps, num_threads, shown_height_px
-        self._pipeline = TelecinePipeline.from_pretrained(folder)
-        self._pipeline.set_progress_bar_config(disable=True)
+        with deterministic(num_threads):
+            self._pipeline = load_pipeline(folder, lora_scale=lora_scale)
         self.patch: tuple[int, int, int] = tuple(self._pipeline.transformer.config.patch_size)
         self.progress = Progress()
         self._stop, self._away_s = threading.Event(), away_s

@@ -19,6 +19,7 @@ class Inputs:
     keep_tasks: int = param(500, ge=1, le=100_000, help="Finished tasks that are kept; older ones are removed.")
     num_steps: int = param(30, ge=1, help="Steps of the solver where a request names none.")
     guidance_scale: float = param(2.0, ge=0, help="Classifier-free guidance where a request names none; 1 is none.")
+    lora_scale: float = param(1.0, ge=0, help="What a LoRA beside the model's weights is multiplied with; 0 for none.")
     max_steps: int = param(100, ge=1, help="Most steps that a request may ask for.")
     max_frames: int = param(64, ge=1, help="Most frames that a request may ask for.")
     max_side_px: int = param(128, ge=1, help="Largest height and width that a request may ask for.")

@@ -33,10 +33,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
             f"evaluate.compare: prompts must name at least {MIN_PROMPTS} captions, got {len(prompts)}; give more"
         )
     uris = {"model": inputs.model_uri, "reference": inputs.reference_uri}
-    cameras = {
-        name: Camera(ctx.fetch(uri), num_steps=inputs.num_steps, guidance_scale=inputs.guidance_scale)
-        for name, uri in uris.items()
-    }
+    how = {name: getattr(inputs, name) for name in ("num_steps", "guidance_scale", "lora_scale")}
+    with deterministic(inputs.num_threads):
+        cameras = {name: Camera(ctx.fetch(uri), **how) for name, uri in uris.items()}
     judged, shown = _film(cameras, prompts, inputs, ctx)
     rewards = {
         name: np.array([[parts["reward"] for parts in row] for row in by_prompt]) for name, by_prompt in judged.items()

@@ -22,6 +22,7 @@ class Inputs:
     first_seed: int = param(1000, ge=0, help="Seed of the first film's noise; the others follow.")
     num_steps: int = param(20, ge=1, help="Steps of the solver (Euler).")
     guidance_scale: float = param(2.0, ge=0, help="Classifier-free guidance; 1 is none.")
+    lora_scale: float = param(1.0, ge=0, help="What a LoRA beside a model's weights is multiplied with; 0 for none.")
     tie_margin: float = param(
         0.02, ge=0, help="Films are tied whose rewards differ by at most this; a tie is half a win."
     )

@@ -15,6 +15,7 @@ from telecine_components.evaluate.sample.sheet import upscale, write_contact_she
 from telecine_components.evaluate.sample.spec import Inputs, Outputs
 from telecine_components.media.encode import write_mp4
 from telecine_components.training.determinism import deterministic
+from telecine_components.training.pipelines import load_pipeline
 from telecine_models.pipeline import TelecinePipeline
 
 log = logging.getLogger(__name__)
@@ -26,13 +27,12 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         raise InputError("evaluate.sample: prompts and seeds must name at least one film, got none; give one of each")
     folder = ctx.fetch(inputs.model_uri)
     size, fps = film_size(inputs, folder)
-    pipeline = TelecinePipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
     samples = ctx.dir / "samples"
     samples.mkdir()
     films: list[np.ndarray] = []
     rows: list[dict[str, Any]] = []
     with deterministic(inputs.num_threads):
+        pipeline = load_pipeline(folder, lora_scale=inputs.lora_scale)
         for done, seed in enumerate(inputs.seeds):
             if ctx.stop_requested:
                 raise RetryLater("evaluate.sample: stopped before the last film")
@@ -89,6 +89,7 @@ def _write_summary(
         "films": rows,
         "fps": fps,
         "guidance_scale": inputs.guidance_scale,
+        "lora_scale": inputs.lora_scale,
         "num_steps": inputs.num_steps,
         **size,
     }

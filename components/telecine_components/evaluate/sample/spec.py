@@ -20,6 +20,7 @@ class Inputs:
     seeds: tuple[int, ...] = param((0, 1), ge=0, help="One film of every prompt for each seed.")
     num_steps: int = param(30, ge=1, help="Steps of the solver (Euler).")
     guidance_scale: float = param(2.0, ge=0, help="Classifier-free guidance; 1 is none.")
+    lora_scale: float = param(1.0, ge=0, help="What a LoRA beside the model's weights is multiplied with; 0 for none.")
     num_frames: int = param(0, ge=0, help="Frames of a film; 0 is what the model was trained on.")
     height_px: int = param(0, ge=0, help="Height of a film; 0 is what the model was trained on.")
     width_px: int = param(0, ge=0, help="Width of a film; 0 is what the model was trained on.")

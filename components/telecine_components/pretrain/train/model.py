@@ -20,6 +20,7 @@ from telecine_components.pretrain.train.spec import Inputs
 from telecine_components.training import lora
 from telecine_components.training.loader import Sample
 from telecine_components.training.losses import EncodeText
+from telecine_components.training.pipelines import load_pipeline
 from telecine_components.training.plan import Cost, Shape
 from telecine_components.training.randomness import torch_seed
 from telecine_components.training.stored_text import StoredText
@@ -147,7 +148,7 @@ class Subject:
     def _merged(self, module: nn.Module, source: str) -> nn.Module:
         """The model that was begun with, the factors of ``module`` in its weights."""
         begun_with = load_wan(self.architecture.folder) if self.architecture.folder and self.pipeline is None else None
-        merged = begun_with or TelecinePipeline.from_pretrained(source).transformer
+        merged = begun_with or load_pipeline(Path(source), lora_scale=0).transformer
         factors = {name: each.detach().cpu() for name, each in lora.lora_of(_core(module)).items()}
         lora.join_lora(_core(merged), factors)
         lora.merge_lora(_core(merged))
@@ -236,7 +237,9 @@ def build(
         _align(denoiser)
         subject = Subject(model, denoiser, None, _padded(stored))
     else:
-        pipeline = TelecinePipeline.from_pretrained(folders.model) if folders.model else fresh(inputs, folders, model)
+        # Without a LoRA that it holds: that is what is trained, beside the weights.
+        begun_with = load_pipeline(Path(folders.model), lora_scale=0) if folders.model else None
+        pipeline = begun_with or fresh(inputs, folders, model)
         module = _begin_dit(inputs, folders, model, pipeline, samples, locate)
         subject = Subject(model, module, pipeline, stored or CachedText(pipeline.text_encoder))
     subject.module.train()

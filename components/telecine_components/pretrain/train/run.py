@@ -125,8 +125,7 @@ def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context)
             subject.save(averaged, ctx.dir / "model", inputs, job.folders.model)
             _say_trained_on(splits, ctx.dir / "model")
         ranks.await_leader(MEASURED_AFTER)
-    is_beside = inputs.lora_rank > 0 and not inputs.merge_lora
-    return Trained(state, before, after, num_parameters, subject.pipeline is not None and not is_beside)
+    return Trained(state, before, after, num_parameters, is_pipeline=subject.pipeline is not None)
 
 
 def _looks(

@@ -115,7 +115,7 @@ class Outputs:
     num_parameters: int = param(help="Parameters of the model that was trained.")
     num_steps: int = param(help="Optimiser steps that the weights have seen.")
     is_pipeline: bool = param(
-        help="Whether the folder by itself films what was learned: no transformer of a Wan, no LoRA beside its weights."
+        help="Whether the folder films: a pipeline, with or without a LoRA beside its weights; no transformer of a Wan."
     )
 
 
