@@ -22,6 +22,7 @@ class TrainingConfig:
         final_lr_ratio: share of the learning rate that is left at the last step of ``wsd`` and ``cosine``.
         precision: one of :data:`PRECISIONS`.
         zero_stage: one of :data:`ZERO_STAGES`.
+        sequence_parallel: ranks that share each sample's tokens.
         max_tokens: tokens of one forward pass; a step of more is accumulated. 0 for no bound.
         recompute: keep no activations of a block, compute them again in the backward pass.
         compile: compile each block, which needs a compiler.
@@ -45,6 +46,7 @@ class TrainingConfig:
     ema_decay: float = 0.99
     precision: str = "fp32"
     zero_stage: int = 0
+    sequence_parallel: int = 1
     max_tokens: int = 0
     recompute: bool = False
     compile: bool = False

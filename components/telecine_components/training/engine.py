@@ -30,6 +30,7 @@ from telecine_components.training.ema import Ema, trained
 from telecine_components.training.loader import Batch
 from telecine_components.training.losses import Objective
 from telecine_components.training.ranks import Ranks
+from telecine_components.training.sequence import share_sequences
 from telecine_components.training.zero import state_of
 from telecine_models.moe.diffmoe import DiffMoE
 from telecine_models.moe.routing import Routing
@@ -69,6 +70,7 @@ class Engine:
             parameters, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay
         )
         self.model = _initialize(module, self.optimizer, config, ranks)
+        self._sharing = share_sequences(ranks, config.sequence_parallel) if config.sequence_parallel > 1 else None
         self._state = state_of(config.zero_stage, self.model, self.optimizer)
         self.ema = Ema(module, config.ema_decay)
         self._routings: list[Sequence[Routing]] = []
@@ -79,7 +81,7 @@ class Engine:
         """Gradients of the mean loss over a step's samples, micro-batch by micro-batch.
 
         Args:
-            batches: this rank's part of the step.
+            batches: this rank's part of the step; ranks that share sequences have the same.
             num_samples: of the step, on all ranks.
         """
         began, busy_s = time.perf_counter(), 0.0
@@ -87,16 +89,31 @@ class Engine:
         passes = self._passes(batches)
         value = torch.zeros((), dtype=torch.float64)
         for number, (together, counts) in enumerate(passes):
-            with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                objective = loss(self.model, together)
-            total = objective.total() / num_samples * counts
-            self.model.set_gradient_accumulation_boundary(number == len(passes) - 1)
-            busy_s = time.perf_counter() - began
-            # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
-            self.model.backward(total * self.ranks.size)
+            with self._shared():
+                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                    objective = loss(self.model, together)
+                # Of a loss that several ranks have, each counts its part.
+                total = objective.total() / num_samples * counts / self.config.sequence_parallel
+                self.model.set_gradient_accumulation_boundary(number == len(passes) - 1)
+                busy_s = time.perf_counter() - began
+                # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
+                self.model.backward(total * self.ranks.size)
             value += total.detach().to("cpu", torch.float64)
             self._routings.append(objective.routings)
         return Share(value.item(), busy_s)
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Have ranks share sequences for the block; outside of it each rank is by itself."""
+        if self._sharing is None:
+            yield
+            return
+        dit: Any = self.module
+        dit.sharing = self._sharing
+        try:
+            yield
+        finally:
+            dit.sharing = None
 
     def update(self, step: int) -> float:
         """Take the 0-based ``step`` along the gradients; returns their norm before clipping.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from telecine_models.moe.routing import Routing
 from telecine_models.video_dit.rope import rotate
+from telecine_models.video_dit.sharing import Share
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,19 +83,25 @@ class Attention(nn.Module):
         q: Float[Tensor, "B N Q head_dim"],
         k: Float[Tensor, "B N K head_dim"],
         v: Float[Tensor, "B N K head_dim"],
-        key_mask: Bool[Tensor, "B 1 1 K"] | None,
+        key_mask: Bool[Tensor, "B 1 1 whole"] | None,
         lengths: Sequence[int] | None = None,
+        share: Share | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """What the queries' tokens hear from the keys' tokens.
 
         Args:
-            lengths: of the sequences that follow each other in Q and K and hear themselves alone; None for one.
+            key_mask: of all tokens, also where they are shared out.
+            lengths: of the sequences that follow each other and hear themselves alone; None for one.
+            share: whose slice of the tokens Q and K are; None for all of them.
         """
-        if lengths is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
-        else:
+
+        def locally(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if lengths is None:
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
             parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
-            mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
+            return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
+
+        mixed = locally(q, k, v) if share is None else share.attend(locally, q, k, v)
         out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -152,9 +159,10 @@ class Block(nn.Module):
         x: Float[Tensor, "B S D"],
         time: Float[Tensor, "B 6 T D"],
         angles: Float[Tensor, "*#batch S P"],
-        real: Bool[Tensor, "B S"] | None,
+        real: Bool[Tensor, "B whole"] | None,
         context: Context | Heard | None = None,
         lengths: Sequence[int] | None = None,
+        share: Share | None = None,
     ) -> tuple[Float[Tensor, "B S D"], Context | Heard | None, list[Routing]]:
         """The main stream one block further, and the context, if it is not :class:`Heard` already.
 
@@ -162,13 +170,14 @@ class Block(nn.Module):
             real: which tokens of the main stream may be looked at; None for all.
             lengths: of the samples that are packed into the main stream one after the other, with one flow time each;
                 None where each has a row of its own.
+            share: the slice of the main stream that this rank has; ``real`` and ``lengths`` are of all of it.
 
         Returns:
             the main stream, the context, and the routings of the feed-forwards that are mixtures.
         """
-        main = self._stream(x, time, angles, real, lengths=lengths)
+        main = self._stream(x, time, angles, real, lengths=lengths, share=share)
         if context is None or isinstance(context, Heard):
-            after = self._attend(main, [main] if context is None else [main, context], lengths)
+            after = self._attend(main, [main] if context is None else [main, context], lengths, share)
             (x,), routing = self._think([(main, after)])
             return x, context, routing
         kept, chosen = self._keep(context)
@@ -193,20 +202,28 @@ class Block(nn.Module):
         real: Tensor | None,
         chosen: "_Chosen | None" = None,
         lengths: Sequence[int] | None = None,
+        share: Share | None = None,
     ) -> _Stream:
         shift, scale, gate, shift_after, scale_after, gate_after = (time + self.modulation[:, None]).unbind(1)
         modulation: tuple[Tensor, ...] = (shift, 1 + scale, gate, shift_after, 1 + scale_after, gate_after)
         if lengths is not None:
-            modulation = _spread(torch.stack(modulation, dim=1), lengths).unbind(1)
+            here = lengths if share is None else share.lengths(lengths)
+            modulation = _spread(torch.stack(modulation, dim=1), here).unbind(1)
         q, k, v = self.attention.project(self.norm_attention(tokens) * modulation[1] + modulation[0], angles)
         if chosen is not None:
             v = v * chosen.weight[:, None, :, None]
         return _Stream(tokens, q, k, v, real, modulation)
 
-    def _attend(self, stream: _Stream, heard: list["_Stream | Heard"], lengths: Sequence[int] | None = None) -> Tensor:
+    def _attend(
+        self,
+        stream: _Stream,
+        heard: list["_Stream | Heard"],
+        lengths: Sequence[int] | None = None,
+        share: Share | None = None,
+    ) -> Tensor:
         """A stream's tokens after they have listened."""
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*map(_said, heard), strict=True))
-        mixed = self.attention.mix(stream.q, keys, values, _key_mask(heard), lengths)
+        mixed = self.attention.mix(stream.q, keys, values, _key_mask(heard), lengths, share)
         return stream.tokens + stream.modulation[2] * mixed
 
     def _think(self, streams: list[tuple[_Stream, Tensor]]) -> tuple[tuple[Tensor, ...], list[Routing]]:

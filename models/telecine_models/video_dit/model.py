@@ -27,6 +27,7 @@ from telecine_models.video_dit.config import VideoDiTConfig
 from telecine_models.video_dit.packing import pack_of
 from telecine_models.video_dit.patches import Triple, grid_of, patchify, unpatchify
 from telecine_models.video_dit.rope import angles_of, grid_angles
+from telecine_models.video_dit.sharing import Share, Sharing
 
 _TIME_CHANNELS = 256
 # Sinusoids were made for diffusion step numbers; flow time and metrics in 0..1 are stretched to their range.
@@ -55,6 +56,9 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts the velocity of a noisy video. The arguments are the fields of :class:`VideoDiTConfig`.
 
     The output layers start at zero, and so does every block's gate: a fresh model predicts zero velocity.
+
+    Attributes:
+        sharing: how ranks that are given the same samples share the work of the blocks; None where one does it all.
     """
 
     _supports_gradient_checkpointing = True
@@ -96,6 +100,7 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.size = size
         self.gradient_checkpointing = False
+        self.sharing: Sharing | None = None
         patch_channels = in_channels * frames * rows * columns
         self.patch_in = nn.Linear(patch_channels, size.width)
         self.text_in = nn.Linear(text_dim, size.width)
@@ -262,15 +267,26 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
         lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, list[Routing]]:
         routings: list[Routing] = []
+        share = None
+        if self.sharing is not None:
+            share = self._share(self.sharing, x, heard, steered)
+            x, angles = share.mine(x, 1), share.mine(angles, 0)
+            modulation = share.mine(modulation, 2) if lengths is None and modulation.shape[2] > 1 else modulation
         for index, block in enumerate(self.blocks):
             told = heard.blocks[index] if isinstance(heard, HeardContext) else heard
             takes_part = told if self.size.has_context(index) else None
-            x, after, routing = self._run(block, x, modulation, angles, real, takes_part, lengths)
+            x, after, routing = self._run(block, x, modulation, angles, real, takes_part, lengths, share)
             x = x if steered is None else steered(x, index)
             if isinstance(after, Context):
                 heard = after
             routings += routing
-        return x, routings
+        return x if share is None else share.whole(x), routings
+
+    def _share(self, sharing: Sharing, x: Tensor, *others: object) -> Share:
+        """This rank's share of the tokens."""
+        if self.size.num_experts or any(other is not None for other in others):
+            raise ValueError("VideoDiT: ranks share text and video alone, not experts, conditions or actions")
+        return Share(sharing, x.shape[1])
 
     def _skip(self, active_time: Tensor, patch_frames: int) -> Tensor:
         """How much of the noisy video is in its velocity, the same for all frames or for each."""

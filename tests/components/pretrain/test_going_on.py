@@ -131,10 +131,11 @@ def test_merged_the_weights_say_what_the_lora_beside_them_says(trained: Any, on:
     torch.testing.assert_close(said[0], said[1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("sharded", [{"zero_stage": 3}, {"sequence_parallel": 2, "zero_stage": 1}])
 def test_ranks_that_shard_learn_the_lora_that_one_process_learns(
-    trained: Any, tiny_training: dict[str, Any], with_lora: Any, tmp_path: Path
+    trained: Any, tiny_training: dict[str, Any], with_lora: Any, tmp_path: Path, sharded: dict[str, int]
 ) -> None:
-    shared = {"num_processes": 2, "zero_stage": 3, "sample_every_steps": 12, "sample_prompts": ["a square"]}
+    shared = {"num_processes": 2, "sample_every_steps": 12, "sample_prompts": ["a square"], **sharded}
     base = {"dataset_uri": str(trained.dataset), "model_uri": trained.outputs.model_uri}
     command = [sys.executable, "-P", "-m", "telecine.cli", "run", TRAIN, "--force"]
     command += ["--inputs", json.dumps(tiny_training | LORA | base | shared), "--result", str(tmp_path / "result.json")]
@@ -283,6 +284,13 @@ def test_images_and_videos_are_trained_on_together(
         (
             {"model_uri": "wan", "depth": 4, "patch_px": 8},
             "a Wan is trained on latents; give the dataset_uri that pretrain.cache wrote",
+        ),
+        ({"sequence_parallel": 2}, "sequence_parallel must divide the 1 ranks, got 2; set num_processes"),
+        ({"num_processes": 3, "sequence_parallel": 3}, "sequence_parallel must divide the model's 2 heads, got 3"),
+        ({"sequence_parallel": 2, "compile": True}, "sequence_parallel must be 1 with compile, .*, got 2"),
+        (
+            {"model_uri": "", "num_experts": 2, "num_processes": 2, "sequence_parallel": 2},
+            "sequence_parallel must be 1 with experts, which choose among all tokens, got 2",
         ),
         ({"merge_lora": True}, "merge_lora needs a lora_rank of at least 1, got 0"),
         ({"vae_uri": "wan"}, "model_uri has encoders of its own; leave out vae_uri and text_encoder_uri"),

@@ -43,6 +43,7 @@ class Task:
     config: TrainingConfig = CONFIG
     stop_after: int = 10**9
     num_experts: int = 0
+    only_gradients: bool = False
 
 
 def model(num_experts: int = 0) -> VideoDiT:
@@ -54,10 +55,13 @@ def model(num_experts: int = 0) -> VideoDiT:
     return built
 
 
-def steps(ranks: Ranks, number: int) -> StepBatches:
-    """A rank's samples of a step, an odd number of micro-batches: one shape for some, another for the rest."""
+def steps(ranks: Ranks, number: int, sharing: int = 1) -> StepBatches:
+    """A rank's samples of a step, an odd number of micro-batches: one shape for some, another for the rest.
+
+    ``sharing`` ranks after each other have the same.
+    """
     first = number * NUM_SAMPLES
-    mine = range(first + ranks.number, first + NUM_SAMPLES, ranks.size)
+    mine = range(first + ranks.number // sharing, first + NUM_SAMPLES, ranks.size // sharing)
     tall = [position for position in mine if position % 3]
     wide = [position for position in mine if not position % 3]
     batches = [_batch(chosen, shape) for chosen, shape in ((tall, (3, 2, 8, 4)), (wide, (3, 1, 4, 8))) if chosen]
@@ -81,11 +85,14 @@ def attempt(ranks: Ranks, task: Task) -> None:
         num_strata=NUM_SAMPLES,
         has_experts=task.num_experts > 0,
     )
+    if task.only_gradients:
+        _save_gradients(engine, loss, task)
+        return
     with deterministic(1):
         try:
             state = train(
                 engine,
-                steps=lambda number: steps(ranks, number),
+                steps=lambda number: steps(ranks, number, task.config.sequence_parallel),
                 loss=loss,
                 checkpoints=checkpoints_in(Path(task.folder)) if ranks.leads else NoCheckpoints(),
                 hooks=Hooks(observe=seen.append, stop_requested=lambda: len(seen) >= task.stop_after - 1),
@@ -102,6 +109,18 @@ def attempt(ranks: Ranks, task: Task) -> None:
     if ranks.leads:
         told |= {"losses": [each.loss for each in seen], "grad_norms": [each.grad_norm for each in seen]}
         (Path(task.folder) / f"{task.name}.json").write_text(json.dumps(told))
+
+
+def _save_gradients(engine: Engine, loss: FlowMatching, task: Task) -> None:
+    """Those of step 0, its loss, and what the module then says to rank 0 alone."""
+    with deterministic(1):
+        data = steps(engine.ranks, 0, task.config.sequence_parallel)
+        share = engine.backward(data.batches, data.num_samples, loss)
+        (total,) = engine.ranks.total(share.loss)
+        if engine.ranks.leads:
+            found = {name: each.grad for name, each in engine.module.named_parameters() if each.grad is not None}
+            said = engine.module(torch.ones(1, 3, 2, 8, 4), torch.tensor([0.5]), torch.ones(1, 2, 8)).detach()
+            save_file(found | {"loss": torch.tensor(total), "said": said}, Path(task.folder) / f"{task.name}.gradients")
 
 
 def follow(ranks: Ranks, tasks: list[Task]) -> None:

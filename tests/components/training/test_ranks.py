@@ -42,11 +42,15 @@ def task(name: str, folder: Path, *, stop_after: int = 10**9, num_experts: int =
 
 def train(num_processes: int, tasks: Sequence[dict[str, Any]]) -> dict[str, Ended]:
     """Train one task after the other in processes of their own."""
+    run(num_processes, tasks)
+    return {each["name"]: ended(Path(each["folder"]), each["name"]) for each in tasks}
+
+
+def run(num_processes: int, tasks: Sequence[dict[str, Any]]) -> None:
     command = [sys.executable, str(SCRIPT), json.dumps({"num_processes": num_processes, "tasks": tasks})]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return {each["name"]: ended(Path(each["folder"]), each["name"]) for each in tasks}
 
 
 def ended(folder: Path, name: str) -> Ended:
@@ -65,6 +69,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(folder: Path) -> dict[str, Ended]:
     """Two processes: for each stage the plain training, and a mixture's whole, first and second part."""
     tasks = [task("first", folder / "chain", zero_stage=3, stop_after=2)]
+    for stage in STAGES:
+        tasks.append(task(f"shared-{stage}", folder / f"shared-{stage}", zero_stage=stage, sequence_parallel=2))
     for stage in STAGES:
         tasks.append(task(f"plain-{stage}", folder / f"plain-{stage}", zero_stage=stage))
         tasks += in_parts(folder, f"{stage}", zero_stage=stage)
@@ -91,16 +97,43 @@ def in_parts(folder: Path, name: str, **config: Any) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("kind", ["plain", "shared"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_have_the_losses_norms_and_weights_of_one(
-    alone: dict[str, Ended], pair: dict[str, Ended], stage: int
+    alone: dict[str, Ended], pair: dict[str, Ended], stage: int, kind: str
 ) -> None:
-    found, expected = pair[f"plain-{stage}"], alone["plain"]
+    """Whether they share out the samples or the tokens of each."""
+    found, expected = pair[f"{kind}-{stage}"], alone["plain"]
     assert found.losses == pytest.approx(expected.losses, rel=2e-5)
     assert found.grad_norms == pytest.approx(expected.grad_norms, rel=2e-4)
     assert found.weights.keys() == expected.weights.keys()
     for name, tensor in expected.average.items():
         torch.testing.assert_close(found.average[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "configs"),
+    [
+        (2, [{}, {"max_tokens": 1, "recompute": True}]),  # samples of several shapes as one pack, and one by one
+        (4, [{}]),
+    ],
+)
+def test_ranks_that_share_tokens_have_the_loss_and_the_gradients_of_one(
+    folder: Path, num_processes: int, configs: list[dict[str, Any]]
+) -> None:
+    def asked(name: str, **config: Any) -> dict[str, Any]:
+        return task(name, folder, **config) | {"only_gradients": True}
+
+    names = [f"share-{num_processes}-{number}" for number in range(len(configs))]
+    run(1, [asked("gradients")])
+    run(num_processes, [asked(name, sequence_parallel=2, **each) for name, each in zip(names, configs, strict=True)])
+    for name in names:
+        expected, found = (load_file(folder / f"{each}.gradients") for each in ("gradients", name))
+        assert found.keys() == expected.keys()
+        for part, values in expected.items():
+            scale = float(values.abs().max())
+            assert scale > 0, part
+            torch.testing.assert_close(found[part], values, rtol=1e-5, atol=1e-5 * scale, msg=part)
 
 
 @pytest.mark.parametrize("name", ["alone", *map(str, STAGES)])

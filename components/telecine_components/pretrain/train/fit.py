@@ -128,8 +128,10 @@ def fit(
     )
     ranks = engine.ranks
     bound = inputs.max_tokens or None
+    sharing = inputs.sequence_parallel
+    share = {"rank": ranks.number // sharing, "world_size": ranks.size // sharing}
     # The thread that reads ahead is let finish what it reads.
-    steps = Steps(splits.train, plan, rank=ranks.number, world_size=ranks.size, max_tokens=bound)
+    steps = Steps(splits.train, plan, **share, max_tokens=bound)
     with ledger.spend("data_wait"), steps:
         return train(
             engine,

@@ -208,6 +208,30 @@ def check_fit(inputs: Inputs, folders: Folders, model: Architecture, samples: Se
         )
 
 
+def check_sharing(inputs: Inputs, model: Architecture, num_ranks: int) -> None:
+    """Raise :class:`InputError` where ranks cannot share the model's sequences as they are told to."""
+    size = inputs.sequence_parallel
+    if size == 1:
+        return
+    refused = {
+        "a Wan": model.is_wan,
+        "experts, which choose among all tokens": model.has_experts,
+        "conditions": not model.is_wan and bool(model["conditions"]),
+        "compile, which loses gradients of what is exchanged": inputs.compile,
+    }
+    for what, given in refused.items():
+        if given:
+            raise InputError(f"pretrain.train: sequence_parallel must be 1 with {what}, got {size}; leave one out")
+    if num_ranks % size:
+        raise InputError(
+            f"pretrain.train: sequence_parallel must divide the {num_ranks} ranks, got {size}; set num_processes"
+        )
+    if model["num_heads"] % size:
+        raise InputError(
+            f"pretrain.train: sequence_parallel must divide the model's {model['num_heads']} heads, got {size}"
+        )
+
+
 def check_encoders(folders: Folders, digest: Callable[[Path], str]) -> None:
     """Raise :class:`InputError` unless a model that begins untrained gets the encoders that its dataset was made with.
 

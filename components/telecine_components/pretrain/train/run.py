@@ -83,12 +83,14 @@ def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
     """The dataset, checked against the model and the inputs before anything is loaded or any step is spent."""
     architecture = model.architecture_of(inputs, folders)
     abilities.check(inputs, architecture.config)
+    num_ranks = inputs.num_processes * Nodes.from_environment().count
+    model.check_sharing(inputs, architecture, num_ranks)
     splits = open_splits(
         Path(folders.dataset),
         ctx.path,
         ctx.digest,
         batch_size=inputs.batch_size,
-        num_ranks=inputs.num_processes * Nodes.from_environment().count,
+        num_ranks=num_ranks // inputs.sequence_parallel,
         patch=architecture.patch,
         seed=inputs.seed,
         conditions=inputs.conditions,

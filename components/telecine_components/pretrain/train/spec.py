@@ -72,6 +72,9 @@ class Inputs:
         keyed=False,
         help="What ZeRO shards over the ranks: 0 nothing, 1 optimizer state, 2 gradients, 3 weights.",
     )
+    sequence_parallel: int = param(
+        1, ge=1, keyed=False, help="Ranks that share each sample's tokens (Ulysses); divides all ranks and the heads."
+    )
     max_tokens: int = param(0, ge=0, help="Tokens of one forward pass; larger steps are accumulated. 0 for no bound.")
     recompute: bool = param(False, help="Compute activations again in the backward pass instead of keeping them.")
     compile: bool = param(False, help="Compile each block; on a CPU that needs a C++ compiler.")
