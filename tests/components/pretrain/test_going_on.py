@@ -292,6 +292,14 @@ def test_images_and_videos_are_trained_on_together(
             {"model_uri": "", "num_experts": 2, "num_processes": 2, "sequence_parallel": 2},
             "sequence_parallel must be 1 with experts, which choose among all tokens, got 2",
         ),
+        (
+            {"conditions": ["depth"], "num_processes": 2, "sequence_parallel": 2},
+            "sequence_parallel must be 1 with conditions, got 2",
+        ),
+        (
+            {"train_actions": True, "num_processes": 2, "sequence_parallel": 2},
+            "sequence_parallel must be 1 with actions, got 2",
+        ),
         ({"merge_lora": True}, "merge_lora needs a lora_rank of at least 1, got 0"),
         ({"vae_uri": "wan"}, "model_uri has encoders of its own; leave out vae_uri and text_encoder_uri"),
         ({"model_uri": "", "vae_uri": "wan"}, "vae_uri must be what dataset_uri was made with: none, the built-in one"),

@@ -216,7 +216,8 @@ def check_sharing(inputs: Inputs, model: Architecture, num_ranks: int) -> None:
     refused = {
         "a Wan": model.is_wan,
         "experts, which choose among all tokens": model.has_experts,
-        "conditions": not model.is_wan and bool(model["conditions"]),
+        "conditions": bool(inputs.conditions) or (not model.is_wan and bool(model["conditions"])),
+        "actions": inputs.train_actions,
         "compile, which loses gradients of what is exchanged": inputs.compile,
     }
     for what, given in refused.items():
