@@ -82,7 +82,8 @@ class Sharded:
 
     def begin(self, num_steps: int) -> None:
         _begin(self._sharded.optimizer, iter(self._sharded.single_partition_of_fp32_groups), num_steps)
-        # DeepSpeed makes these links in its first step, which a run that goes on has behind it.
+        # DeepSpeed links parameters to their slots once, in its first step; these are new slots.
+        self._sharded._hp_optimizer_states_linked = False
         self._sharded._lazy_init_hp_params_optimizer_state()
 
     def set_weight(self, parameter: nn.Parameter, value: Tensor) -> None:

@@ -1,5 +1,6 @@
 """The loop: what a step does, where a run goes on, when it stops, what it does with a bad step."""
 
+import dataclasses
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
@@ -169,13 +170,29 @@ def poisoned(at: set[int]) -> Callable[[torch.nn.Module, Sequence[Batch]], Objec
     return objective
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_loss_that_is_no_number_goes_back_to_the_checkpoint_and_leaves_the_data_out(
-    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+    checkpoints: Checkpoints, tmp_path: Path, stage: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state, seen = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=poisoned({7}))
+    """At each stage of ZeRO it then ends where stage 0 does, moments included."""
+    expected, _ = run_to_end(Engine(small_net(), CONFIG), checkpoints_in(tmp_path / "o"), objective=poisoned({7}))
+    config = dataclasses.replace(CONFIG, zero_stage=stage)
+    state, seen = run_to_end(Engine(small_net(), config), checkpoints, objective=poisoned({7}))
     assert [result.step for result in seen] == [1, 2, 3, 4, 5, 6, 7, 6, 7, 8, 9, 10, 11, 12]
     assert state.data_step == 15 and [told["data_step"] for told in state.rollbacks] == [8]
     assert "step 7: loss nan" in caplog.text and "event=rolled_back" in caplog.text
+    ours, theirs = ([value for _, value in each.history["train/loss"]] for each in (state, expected))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    slots, others = (optimizer_at_the_end(of) for of in (checkpoints, checkpoints_in(tmp_path / "o")))
+    assert slots.keys() == others.keys()
+    for name, slot in others.items():
+        torch.testing.assert_close(slots[name], slot, rtol=1e-3, atol=1e-7, msg=name)
+
+
+def optimizer_at_the_end(checkpoints: Checkpoints) -> dict[str, torch.Tensor]:
+    found = checkpoints.latest()
+    assert found is not None and found.step == CONFIG.num_steps
+    return load_file(found.dir / "optimizer.safetensors")
 
 
 def test_a_rollback_is_the_same_in_a_run_that_was_stopped_after_it(tmp_path: Path, checkpoints: Checkpoints) -> None:
@@ -268,6 +285,20 @@ def test_a_parameter_that_is_not_trained_is_neither_averaged_nor_saved(checkpoin
     for name in ("weights", "ema"):
         assert set(load_file(found.dir / f"{name}.safetensors")) == {"0.bias", "2.weight", "2.bias"}
     assert torch.equal(net.get_parameter("0.weight"), frozen)
+
+
+def test_a_parameter_that_the_loss_does_not_use_is_saved_and_gone_on_from(checkpoints: Checkpoints) -> None:
+    def with_unused() -> torch.nn.Module:
+        net = small_net()
+        net.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
+        return net
+
+    with pytest.raises(RetryLater):
+        run_to_end(Engine(with_unused(), CONFIG), checkpoints, stop_after=7)
+    resumed = Engine(with_unused(), CONFIG)
+    run_to_end(resumed, checkpoints)
+    assert torch.equal(optimizer_at_the_end(checkpoints)["unused.exp_avg"], torch.zeros(3))
+    assert torch.equal(resumed.module.get_parameter("unused"), torch.ones(3))
 
 
 def test_the_deterministic_block_restores_the_settings_of_torch() -> None:
