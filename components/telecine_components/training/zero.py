@@ -24,7 +24,7 @@ class State(Protocol):
         ...
 
     def slot(self, parameter: nn.Parameter, name: str) -> Tensor:
-        """One of :data:`SLOTS`, whole; there is none before the first step."""
+        """One of :data:`SLOTS`, whole; zeros where a parameter has met no gradient."""
         ...
 
     def begin(self, num_steps: int) -> None:
@@ -50,7 +50,8 @@ class Whole:
         return parameter.detach()
 
     def slot(self, parameter: nn.Parameter, name: str) -> Tensor:
-        value: Tensor = self._optimizer.state[parameter][name]
+        # AdamW passes over a parameter without a gradient, one that the loss does not use.
+        value: Tensor = self._optimizer.state[parameter].get(name, torch.zeros_like(parameter, requires_grad=False))
         return value
 
     def begin(self, num_steps: int) -> None:
