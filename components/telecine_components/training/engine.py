@@ -27,7 +27,7 @@ from telecine_components.training import checkpoint
 from telecine_components.training.checkpoint import Files, TrainingState
 from telecine_components.training.config import TrainingConfig
 from telecine_components.training.ema import Ema, trained
-from telecine_components.training.loader import Batch
+from telecine_components.training.loader import Batch, StepBatches
 from telecine_components.training.losses import Objective
 from telecine_components.training.ranks import Ranks
 from telecine_components.training.sequence import share_sequences
@@ -75,25 +75,23 @@ class Engine:
         self.ema = Ema(module, config.ema_decay)
         self._routings: list[Sequence[Routing]] = []
         self._packs = _can_pack(module, config)
-        self._spare: Batch | None = None
 
-    def backward(self, batches: Sequence[Batch], num_samples: int, loss: Loss) -> Share:
+    def backward(self, data: StepBatches, loss: Loss) -> Share:
         """Gradients of the mean loss over a step's samples, micro-batch by micro-batch.
 
         Args:
-            batches: this rank's part of the step; ranks that share sequences have the same.
-            num_samples: of the step, on all ranks.
+            data: this rank's part of the step; ranks that share sequences have the same.
         """
         began, busy_s = time.perf_counter(), 0.0
         self._routings = []
-        passes = self._passes(batches)
+        passes = self._passes(data)
         value = torch.zeros((), dtype=torch.float64)
         for number, (together, counts) in enumerate(passes):
             with self._shared():
                 with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                     objective = loss(self.model, together)
                 # Of a loss that several ranks have, each counts its part.
-                total = objective.total() / num_samples * counts / self.config.sequence_parallel
+                total = objective.total() / data.num_samples * counts / self.config.sequence_parallel
                 self.model.set_gradient_accumulation_boundary(number == len(passes) - 1)
                 busy_s = time.perf_counter() - began
                 # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
@@ -161,24 +159,16 @@ class Engine:
         """Restore a checkpoint in place; rank 0 names its folder."""
         return checkpoint.restore(folder, self.module, self._state, self.ema, self.ranks)
 
-    def _passes(self, batches: Sequence[Batch]) -> list[tuple[list[Batch], float]]:
+    def _passes(self, data: StepBatches) -> list[tuple[list[Batch], float]]:
         """Batches that run together, and what they count: spare ones for nothing, as in each pass all ranks take part.
 
         A step whose tokens are not bounded is one pass. Where weights are spread it is not, because DeepSpeed gathers
         them for the model's own forward. What is given beside the text is not packed either.
         """
-        mine = [_on(batch, self.ranks.device) for batch in batches]
-        packs = self._packs and not self.config.max_tokens and len(mine) > 1 and not mine[0].beside
-        passes = [(mine, 1.0)] if packs else [([batch], 1.0) for batch in mine]
-        self._spare = mine[-1] if mine else self._spare
-        if self.ranks.size == 1:
-            return passes
-        most = torch.tensor(max(1, len(passes)), device=self.ranks.device)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        missing = int(most.item()) - len(passes)
-        if missing and self._spare is None:
-            raise InputError("training: the first step has fewer samples than ranks; raise batch_size")
-        return passes + [([self._spare], 0.0)] * missing if self._spare is not None else passes
+        mine, spares = ([_on(batch, self.ranks.device) for batch in each] for each in (data.batches, data.spares))
+        if self._packs and not self.config.max_tokens and not any(batch.beside for batch in (*mine, *spares)):
+            return [(mine, 1.0)] if mine else [(spares[:1], 0.0)]
+        return [([batch], 1.0) for batch in mine] + [([batch], 0.0) for batch in spares]
 
 
 def _can_pack(module: nn.Module, config: TrainingConfig) -> bool:

@@ -8,6 +8,7 @@ number locates it. Either way exact resume needs no reader state.
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -108,11 +109,13 @@ class StepBatches:
         batches: one shape each, heaviest first; none where a step has fewer samples than ranks.
         num_samples: of the step, on all ranks; what the mean of its loss is taken over.
         flops: of the step, on all ranks.
+        spares: one for each batch that another rank has more, to compute in its place and to count for nothing.
     """
 
     batches: list[Batch]
     num_samples: int
     flops: float
+    spares: list[Batch] = dataclasses.field(default_factory=list)
 
 
 def read_index(path: Path) -> list[Sample]:
@@ -292,4 +295,11 @@ class Steps:
         planned = self._plan.step(step)
         chosen = planned.of_rank(self._rank, self._world_size, max_tokens=self._max_tokens)
         batches = [self._loader.micro_batch(each) for each in chosen]
-        return StepBatches(batches, planned.num_samples, planned.flops)
+        missing = planned.num_passes(self._world_size, max_tokens=self._max_tokens) - len(batches)
+        return StepBatches(batches, planned.num_samples, planned.flops, [self._spare] * missing)
+
+    @functools.cached_property
+    def _spare(self) -> Batch:
+        """The cheapest sample with zeros for its video: nothing in it can be what a bad sample's loss is, no number."""
+        batch = self._loader.gather([int(self._plan.costs.argmin())], [0])
+        return dataclasses.replace(batch, x0=torch.zeros_like(batch.x0), captions=[""])

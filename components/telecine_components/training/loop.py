@@ -166,7 +166,7 @@ class Loop:
         with self._ledger.spend("data_wait"):
             data = self._steps(self._state.data_step)
         waited_s = time.perf_counter() - began
-        share = self.engine.backward(data.batches, data.num_samples, self._loss)
+        share = self.engine.backward(data, self._loss)
         grad_norm = self.engine.update(step)
         asked = float(self.ranks.leads and self._hooks.stop_requested())
         loss, stop = self.ranks.total(share.loss, asked)

@@ -129,14 +129,24 @@ class Step:
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"plan: rank must be one of 0..{world_size - 1}, got {rank}")
-        costs = self._plan.costs[self.indices]
-        bins = _deal(costs, np.arange(len(costs)), [0.0] * world_size)
-        return self._plan.grouped(self.indices[bins[rank]], self.positions[bins[rank]], max_tokens)
+        return self._grouped(self._dealt(world_size)[rank], max_tokens)
+
+    def num_passes(self, world_size: int, *, max_tokens: int | None = None) -> int:
+        """Micro-batches of the one of ``world_size`` ranks that has most; see :meth:`of_rank`."""
+        return max(len(self._grouped(members, max_tokens)) for members in self._dealt(world_size))
 
     def flops_of_ranks(self, world_size: int) -> list[float]:
         """Work of each of ``world_size`` ranks."""
         costs = self._plan.costs[self.indices]
-        return [float(costs[members].sum()) for members in _deal(costs, np.arange(len(costs)), [0.0] * world_size)]
+        return [float(costs[members].sum()) for members in self._dealt(world_size)]
+
+    def _dealt(self, world_size: int) -> list[Ints]:
+        """Each rank's samples, by their place in the step."""
+        costs = self._plan.costs[self.indices]
+        return _deal(costs, np.arange(len(costs)), [0.0] * world_size)
+
+    def _grouped(self, members: Ints, max_tokens: int | None) -> list[MicroBatch]:
+        return self._plan.grouped(self.indices[members], self.positions[members], max_tokens)
 
 
 class Plan:

@@ -29,6 +29,7 @@ from telecine_models.text import HashTextEncoder  # noqa: E402
 from telecine_models.video_dit.model import VideoDiT  # noqa: E402
 
 NUM_SAMPLES = 6
+TALL, WIDE = (3, 2, 8, 4), (3, 1, 4, 8)
 CONFIG = TrainingConfig(
     num_steps=9, batch_size=NUM_SAMPLES, learning_rate=0.02, warmup_steps=2, weight_decay=0.1, checkpoint_every_steps=4
 )
@@ -56,16 +57,22 @@ def model(num_experts: int = 0) -> VideoDiT:
 
 
 def steps(ranks: Ranks, number: int, sharing: int = 1) -> StepBatches:
-    """A rank's samples of a step, an odd number of micro-batches: one shape for some, another for the rest.
+    """A rank's samples of a step: one shape for some, another for the rest; every fourth step has only one sample.
 
     ``sharing`` ranks after each other have the same.
     """
-    first = number * NUM_SAMPLES
-    mine = range(first + ranks.number // sharing, first + NUM_SAMPLES, ranks.size // sharing)
+    num_samples, num_groups = 1 if number % 4 == 2 else NUM_SAMPLES, ranks.size // sharing
+    of_groups = [_batches(number * NUM_SAMPLES, num_samples, group, num_groups) for group in range(num_groups)]
+    mine = of_groups[ranks.number // sharing]
+    spares = [Batch(torch.zeros(1, *WIDE), [""], positions=(0,))] * (max(map(len, of_groups)) - len(mine))
+    return StepBatches(mine, num_samples, 1.0, spares)
+
+
+def _batches(first: int, num_samples: int, rank: int, num_ranks: int) -> list[Batch]:
+    mine = range(first + rank, first + num_samples, num_ranks)
     tall = [position for position in mine if position % 3]
     wide = [position for position in mine if not position % 3]
-    batches = [_batch(chosen, shape) for chosen, shape in ((tall, (3, 2, 8, 4)), (wide, (3, 1, 4, 8))) if chosen]
-    return StepBatches(batches, NUM_SAMPLES, 1.0)
+    return [_batch(chosen, shape) for chosen, shape in ((tall, TALL), (wide, WIDE)) if chosen]
 
 
 def _batch(positions: list[int], shape: tuple[int, ...]) -> Batch:
@@ -115,7 +122,7 @@ def _save_gradients(engine: Engine, loss: FlowMatching, task: Task) -> None:
     """Those of step 0, its loss, and what the module then says to rank 0 alone."""
     with deterministic(1):
         data = steps(engine.ranks, 0, task.config.sequence_parallel)
-        share = engine.backward(data.batches, data.num_samples, loss)
+        share = engine.backward(data, loss)
         (total,) = engine.ranks.total(share.loss)
         if engine.ranks.leads:
             found = {name: each.grad for name, each in engine.module.named_parameters() if each.grad is not None}

@@ -16,7 +16,7 @@ from telecine.errors import InputError
 from telecine_components.training.config import TrainingConfig
 from telecine_components.training.determinism import deterministic
 from telecine_components.training.engine import Engine
-from telecine_components.training.loader import Batch
+from telecine_components.training.loader import Batch, StepBatches
 from telecine_components.training.losses import FlowMatching
 from telecine_components.training.randomness import generator
 from telecine_components.training.text import CachedText
@@ -56,7 +56,7 @@ def losses(num_steps: int = 4, data: list[Batch] | None = None, **changes: objec
     found = []
     with deterministic(1):
         for step in range(num_steps):
-            found.append(engine.backward(data or batches(), 5, loss).loss)
+            found.append(engine.backward(StepBatches(data or batches(), 5, 1.0), loss).loss)
             engine.update(step)
     return found, engine
 

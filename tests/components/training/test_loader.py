@@ -1,5 +1,6 @@
 """Samples from shards: what is read, and in which order."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -130,6 +131,24 @@ def test_two_ranks_read_what_one_reads_alone(mixed: Loader) -> None:
             whole = sorted(place for batch in alone(number).batches for place in batch.positions)
             parts = [batch for steps in (one, two) for batch in steps(number).batches]
             assert sorted(place for batch in parts for place in batch.positions) == whole
+
+
+def test_a_rank_with_fewer_batches_than_another_has_empty_ones_of_the_cheapest_shape_beside(mixed: Loader) -> None:
+    plan = mixed.plan(COST, batch_size=3)
+    with contextlib.ExitStack() as block:
+        ranks = [block.enter_context(Steps(mixed, plan, rank=rank, world_size=4, max_tokens=1)) for rank in range(4)]
+        alone = block.enter_context(Steps(mixed, plan, max_tokens=1))
+        idle = 0
+        for number in range(10):
+            shares = [steps(number) for steps in ranks]
+            assert len({len(share.batches) + len(share.spares) for share in shares}) == 1
+            assert any(not share.spares for share in shares) and not alone(number).spares
+            idle += sum(not share.batches for share in shares)
+        assert idle
+    spare = next(share.spares[0] for share in shares if share.spares)
+    cheapest = min(mixed.samples, key=lambda each: COST.flops(each.shape))
+    assert spare.x0.shape == (1, *cheapest.x0_shape) and not spare.x0.any()
+    assert spare.captions == [""] and len(spare.positions) == 1
 
 
 def test_a_run_that_went_on_reads_what_the_undisturbed_one_read(mixed: Loader, tmp_path: Path) -> None:

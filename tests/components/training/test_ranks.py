@@ -73,6 +73,8 @@ def pair(folder: Path) -> dict[str, Ended]:
         tasks.append(task(f"shared-{stage}", folder / f"shared-{stage}", zero_stage=stage, sequence_parallel=2))
     for stage in STAGES:
         tasks.append(task(f"plain-{stage}", folder / f"plain-{stage}", zero_stage=stage))
+        if stage < 3:  # it never packs
+            tasks.append(task(f"bound-{stage}", folder / f"bound-{stage}", zero_stage=stage, max_tokens=1))
         tasks += in_parts(folder, f"{stage}", zero_stage=stage)
     return train(2, tasks)
 
@@ -97,18 +99,23 @@ def in_parts(folder: Path, name: str, **config: Any) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["plain", "shared"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "name",
+    [f"{kind}-{stage}" for kind in ("plain", "shared") for stage in STAGES] + [f"bound-{stage}" for stage in range(3)],
+)
 def test_two_processes_have_the_losses_norms_and_weights_of_one(
-    alone: dict[str, Ended], pair: dict[str, Ended], stage: int, kind: str
+    alone: dict[str, Ended], pair: dict[str, Ended], name: str
 ) -> None:
-    """Whether they share out the samples or the tokens of each."""
-    found, expected = pair[f"{kind}-{stage}"], alone["plain"]
+    """Whether they share out the samples or the tokens of each.
+
+    Also of a step in which one has nothing to do, and where they accumulate what one computes at once.
+    """
+    found, expected = pair[name], alone["plain"]
     assert found.losses == pytest.approx(expected.losses, rel=2e-5)
     assert found.grad_norms == pytest.approx(expected.grad_norms, rel=2e-4)
     assert found.weights.keys() == expected.weights.keys()
-    for name, tensor in expected.average.items():
-        torch.testing.assert_close(found.average[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+    for parameter, tensor in expected.average.items():
+        torch.testing.assert_close(found.average[parameter], tensor, rtol=1e-3, atol=2e-5, msg=parameter)
 
 
 @pytest.mark.parametrize(
