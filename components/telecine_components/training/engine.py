@@ -47,7 +47,10 @@ MAX_BUCKET = 200_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A rank's part of a step: of the mean loss, and how long it was busy before it met the others."""
+    """A rank's part of a step: of the mean loss, and how long it was busy before it met the others.
+
+    At ZeRO stage 3 they meet at the first weight of the forward pass: only what comes before it tells them apart.
+    """
 
     loss: float
     busy_s: float
@@ -82,9 +85,13 @@ class Engine:
         Args:
             data: this rank's part of the step; ranks that share sequences have the same.
         """
-        began, busy_s = time.perf_counter(), 0.0
+        began = time.perf_counter()
         self._routings = []
         passes = self._passes(data)
+        busy_s = self._since(began)
+        # Ranks meet where gradients are reduced, at the end of a step or of each pass, or where weights or tokens are
+        # gathered.
+        meets_in = {2: 0, 3: -1}.get(self.config.zero_stage, len(passes) - 1) if self._sharing is None else -1
         value = torch.zeros((), dtype=torch.float64)
         for number, (together, counts) in enumerate(passes):
             with self._shared():
@@ -93,7 +100,7 @@ class Engine:
                 # Of a loss that several ranks have, each counts its part.
                 total = objective.total() / data.num_samples * counts / self.config.sequence_parallel
                 self.model.set_gradient_accumulation_boundary(number == len(passes) - 1)
-                busy_s = time.perf_counter() - began
+                busy_s = self._since(began) if number == meets_in else busy_s
                 # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
                 self.model.backward(total * self.ranks.size)
             value += total.detach().to("cpu", torch.float64)
@@ -112,6 +119,12 @@ class Engine:
             yield
         finally:
             dit.sharing = None
+
+    def _since(self, began: float) -> float:
+        """Seconds until what was asked for is done, which on a GPU it is not when a call returns."""
+        if self.ranks.device.type == "cuda":
+            torch.cuda.synchronize(self.ranks.device)
+        return time.perf_counter() - began
 
     def update(self, step: int) -> float:
         """Take the 0-based ``step`` along the gradients; returns their norm before clipping.

@@ -85,8 +85,8 @@ class StragglerWatch:
 
         Args:
             step: optimiser steps done.
-            compute_s: until this rank had to wait for another, the forward pass for instance. On a GPU the kernels
-                have to be waited for first (``torch.cuda.Event``), as they are not done when the call returns.
+            compute_s: until this rank had to wait for another, the forward pass for instance; on a GPU until the
+                kernels are done.
             data_wait_s: time before it, spent on getting the batch.
         """
         self._busy_s.append(compute_s + data_wait_s)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from telecine.work.digests import Digests  # noqa: E402
 from telecine_components.training.config import TrainingConfig  # noqa: E402
 from telecine_components.training.determinism import deterministic  # noqa: E402
 from telecine_components.training.engine import Engine  # noqa: E402
+from telecine_components.training.ledger import Ledger  # noqa: E402
 from telecine_components.training.loader import Batch, StepBatches  # noqa: E402
 from telecine_components.training.loop import Hooks, NoCheckpoints, StepResult, train  # noqa: E402
 from telecine_components.training.losses import FlowMatching  # noqa: E402
@@ -37,7 +39,10 @@ CONFIG = TrainingConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One attempt: ``folder`` is where its checkpoints lie, and ``name`` what its results are found by."""
+    """One attempt: ``folder`` is where its checkpoints lie, and ``name`` what its results are found by.
+
+    ``slow_s`` is what rank 1 takes longer to read a step.
+    """
 
     name: str
     folder: str
@@ -45,6 +50,7 @@ class Task:
     stop_after: int = 10**9
     num_experts: int = 0
     only_gradients: bool = False
+    slow_s: float = 0.0
 
 
 def model(num_experts: int = 0) -> VideoDiT:
@@ -84,6 +90,7 @@ def attempt(ranks: Ranks, task: Task) -> None:
     """Train as one of the ranks, until the end or a stop; rank 0 leaves its results in the task's folder."""
     torch.set_num_threads(1)
     seen: list[StepResult] = []
+    ledger = Ledger()
     engine = Engine(model(task.num_experts), task.config, ranks)
     loss = FlowMatching(
         encode_text=CachedText(HashTextEncoder(text_dim=8, max_tokens=4)),
@@ -95,14 +102,20 @@ def attempt(ranks: Ranks, task: Task) -> None:
     if task.only_gradients:
         _save_gradients(engine, loss, task)
         return
+
+    def read(number: int) -> StepBatches:
+        time.sleep(task.slow_s * (ranks.number == 1))
+        return steps(ranks, number, task.config.sequence_parallel)
+
     with deterministic(1):
         try:
             state = train(
                 engine,
-                steps=lambda number: steps(ranks, number, task.config.sequence_parallel),
+                steps=read,
                 loss=loss,
                 checkpoints=checkpoints_in(Path(task.folder)) if ranks.leads else NoCheckpoints(),
                 hooks=Hooks(observe=seen.append, stop_requested=lambda: len(seen) >= task.stop_after - 1),
+                ledger=ledger,
             )
         except RetryLater as error:
             told: dict[str, Any] = {"stopped": str(error)}
@@ -114,6 +127,7 @@ def attempt(ranks: Ranks, task: Task) -> None:
                     save_file(files["weights.safetensors"], Path(task.folder) / f"{task.name}.weights")
             told = {"history": state.history}
     if ranks.leads:
+        told |= {"straggler_s": ledger.times().seconds["straggler"]}
         told |= {"losses": [each.loss for each in seen], "grad_norms": [each.grad_norm for each in seen]}
         (Path(task.folder) / f"{task.name}.json").write_text(json.dumps(told))
 

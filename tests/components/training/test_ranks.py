@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from telecine_components.training.loop import STEPS_COMPARED
+
 SCRIPT = Path(__file__).with_name("shared_training.py")
 STAGES = (0, 1, 2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """What a task left; ``stopped`` is what it said where it did not come to its end."""
+    """What a task left; ``stopped`` is what it said where it did not come to its end, ``words`` what was logged."""
 
     losses: list[float]
     grad_norms: list[float]
@@ -27,9 +30,13 @@ class Ended:
     weights: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
     stopped: str
+    straggler_s: float
+    words: str
 
 
-def task(name: str, folder: Path, *, stop_after: int = 10**9, num_experts: int = 0, **config: Any) -> dict[str, Any]:
+def task(
+    name: str, folder: Path, *, stop_after: int = 10**9, num_experts: int = 0, slow_s: float = 0.0, **config: Any
+) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "name": name,
@@ -37,27 +44,33 @@ def task(name: str, folder: Path, *, stop_after: int = 10**9, num_experts: int =
         "config": config,
         "stop_after": stop_after,
         "num_experts": num_experts,
+        "slow_s": slow_s,
     }
 
 
 def train(num_processes: int, tasks: Sequence[dict[str, Any]]) -> dict[str, Ended]:
     """Train one task after the other in processes of their own."""
-    run(num_processes, tasks)
-    return {each["name"]: ended(Path(each["folder"]), each["name"]) for each in tasks}
+    words = run(num_processes, tasks)
+    return {each["name"]: ended(Path(each["folder"]), each["name"], words) for each in tasks}
 
 
-def run(num_processes: int, tasks: Sequence[dict[str, Any]]) -> None:
+def run(num_processes: int, tasks: Sequence[dict[str, Any]]) -> str:
+    """What the processes said."""
     command = [sys.executable, str(SCRIPT), json.dumps({"num_processes": num_processes, "tasks": tasks})]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
 
 
-def ended(folder: Path, name: str) -> Ended:
+def ended(folder: Path, name: str, words: str) -> Ended:
     told = json.loads((folder / f"{name}.json").read_text())
     stopped = told.get("stopped", "")
     weights, average = ({} if stopped else load_file(folder / f"{name}.{kind}") for kind in ("weights", "average"))
-    return Ended(told["losses"], told["grad_norms"], told.get("history", {}), weights, average, stopped)
+    numbers = {each: told[each] for each in ("losses", "grad_norms", "straggler_s")}
+    return Ended(
+        **numbers, history=told.get("history", {}), weights=weights, average=average, stopped=stopped, words=words
+    )
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +175,13 @@ def test_a_training_goes_on_with_other_numbers_of_processes_and_stages(
     last = train(2, [task("last", folder / "chain", zero_stage=1)])["last"]
     assert [len(each.losses) for each in (pair["first"], alone["second"], last)] == [2, 2, 5]
     assert [value for _, value in last.history["train/loss"]] == pytest.approx(alone["plain"].losses, rel=5e-5)
+
+
+def test_a_rank_that_is_slow_to_read_is_named_and_what_waiting_for_it_costs_is_accounted_for(folder: Path) -> None:
+    """Also at stage 3, where the others wait for it in their forward pass."""
+    slow = {"slow_s": 0.1, "num_steps": STEPS_COMPARED, "checkpoint_every_steps": 1000}
+    found = train(2, [task(f"slow-{stage}", folder / f"slow-{stage}", zero_stage=stage, **slow) for stage in (0, 3)])
+    for each in found.values():
+        named = re.findall(rf"event=straggler step={STEPS_COMPARED} reason='rank (\d) takes .* s a step", each.words)
+        assert named == ["1", "1"]
+        assert 0.5 < each.straggler_s / (STEPS_COMPARED * 0.1) < 2.0
