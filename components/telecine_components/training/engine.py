@@ -104,7 +104,8 @@ class Engine:
                 # Reducing over ranks takes the mean; what is wanted is the sum of their parts.
                 self.model.backward(total * self.ranks.size)
             value += total.detach().to("cpu", torch.float64)
-            self._routings.append(objective.routings)
+            if counts:
+                self._routings.append(objective.routings)
         return Share(value.item(), busy_s)
 
     @contextlib.contextmanager

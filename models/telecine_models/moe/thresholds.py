@@ -17,24 +17,28 @@ from telecine_models.moe.routing import Routing
 def update_thresholds(layers: Sequence[DiffMoE], routings: Sequence[Sequence[Routing]], decay: float = 0.95) -> None:
     """Move each expert's threshold to ``decay`` of itself and the rest of the quantiles' mean.
 
-    The mean is over micro-steps and, where torch.distributed is initialised, over ranks: one collective for all
+    The mean is over micro-steps, where torch.distributed is initialised those of all ranks: one collective for all
     layers, which every rank has to call. ``decay`` is the paper's.
 
     Args:
-        routings: for every micro-step of one optimizer step, the routing of every layer, in the order of ``layers``.
+        routings: for every micro-step of one optimizer step, the routing of every layer, in the order of ``layers``;
+            a rank among others may have none.
 
     Raises:
-        ValueError: no micro-step, one with other layers, routings without quantiles, or a decay outside [0, 1).
+        ValueError: no micro-step on any rank, one with other layers, routings without quantiles, or a decay outside [0, 1).
     """
     if not 0 <= decay < 1:
         raise ValueError(f"update_thresholds: decay must lie in [0, 1), got {decay}")
-    if not routings:
-        raise ValueError("update_thresholds: routings must hold at least one micro-step, got none")
-    means = torch.stack([_quantiles(step, len(layers)) for step in routings]).mean(0)
+    experts = [layer.num_experts for layer in layers]
+    sums = torch.zeros(sum(experts) + 1, device=layers[0].thresholds.device)  # the last is the number of micro-steps
+    for step in routings:
+        sums[:-1] += _quantiles(step, len(layers))
+        sums[-1] += 1
     if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(means)
-        means /= distributed.get_world_size()
-    for layer, quantiles in zip(layers, means.split([layer.num_experts for layer in layers]), strict=True):
+        distributed.all_reduce(sums)
+    if not sums[-1]:
+        raise ValueError("update_thresholds: routings must hold at least one micro-step, got none")
+    for layer, quantiles in zip(layers, (sums[:-1] / sums[-1]).split(experts), strict=True):
         layer.thresholds.lerp_(quantiles.to(layer.thresholds), 1 - decay)
 
 

@@ -48,7 +48,9 @@ def batches(shapes: Sequence[tuple[int, ...]] = SHAPES) -> list[Batch]:
     ]
 
 
-def losses(num_steps: int = 4, data: list[Batch] | None = None, **changes: object) -> tuple[list[float], Engine]:
+def losses(
+    num_steps: int = 4, data: list[Batch] | None = None, spares: Sequence[Batch] = (), **changes: object
+) -> tuple[list[float], Engine]:
     """Losses of a few steps over the same batches."""
     engine = Engine(model(), dataclasses.replace(CONFIG, **changes))
     encode = CachedText(HashTextEncoder(text_dim=8, max_tokens=4))
@@ -56,7 +58,7 @@ def losses(num_steps: int = 4, data: list[Batch] | None = None, **changes: objec
     found = []
     with deterministic(1):
         for step in range(num_steps):
-            found.append(engine.backward(StepBatches(data or batches(), 5, 1.0), loss).loss)
+            found.append(engine.backward(StepBatches(data or batches(), 5, 1.0, [*spares]), loss).loss)
             engine.update(step)
     return found, engine
 
@@ -83,6 +85,14 @@ def test_a_bound_on_tokens_makes_passes_of_the_pack() -> None:
     packed, _ = losses(num_steps=1)
     parted, _ = losses(num_steps=1, max_tokens=1)
     assert parted == pytest.approx(packed, rel=0.05) and parted != packed
+
+
+def test_a_spare_pass_changes_neither_losses_nor_weights_nor_thresholds() -> None:
+    plain, engine = losses(max_tokens=1)
+    spared, other = losses(max_tokens=1, spares=[Batch(torch.zeros(1, *SHAPES[1]), [""], positions=(0,))] * 2)
+    assert spared == plain
+    for name, tensor in engine.module.state_dict().items():
+        assert torch.equal(other.module.state_dict()[name], tensor), name
 
 
 def test_a_compiler_is_asked_for_before_it_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,27 +76,30 @@ rank, meeting = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 torch.manual_seed(0)
 layers = [DiffMoE(8, 4), DiffMoE(8, 2)]
-x = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(rank))
-routings = [layer(x)[1] for layer in layers]
-distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-update_thresholds(layers, [routings])
+random = torch.Generator().manual_seed(rank)
+steps = [torch.randn(2, 8, 8, generator=random) for _ in range(2 - rank)]
+routings = [[layer(x)[1] for layer in layers] for x in steps]
+distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=3)
+update_thresholds(layers, routings)
 distributed.destroy_process_group()
-own = [routing.quantiles.tolist() for routing in routings]
+own = [[routing.quantiles.tolist() for routing in step] for step in routings]
 print(json.dumps({"own": own, "thresholds": [layer.thresholds.tolist() for layer in layers]}))
 """
 
 
-def test_two_ranks_agree_on_the_mean_of_their_quantiles(tmp_path: Path) -> None:
+def test_ranks_agree_on_the_mean_of_all_their_quantiles_though_one_has_two_and_another_none(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-c", RANK]
     ranks = [
         subprocess.Popen([*command, str(rank), str(tmp_path / "meeting")], stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
+        for rank in (0, 1, 2)
     ]
-    first, second = (json.loads(rank.communicate(timeout=60)[0].splitlines()[-1]) for rank in ranks)
-    assert first["own"] != second["own"] and first["thresholds"] == second["thresholds"]
-    for layer in (0, 1):
-        mean = (torch.tensor(first["own"][layer]) + torch.tensor(second["own"][layer])) / 2
-        torch.testing.assert_close(torch.tensor(first["thresholds"][layer]), 0.05 * mean)
+    told = [json.loads(rank.communicate(timeout=60)[0].splitlines()[-1]) for rank in ranks]
+    met = [step for each in told for step in each["own"]]
+    assert [len(each["own"]) for each in told] == [2, 1, 0] and all(one != met[0] for one in met[1:])
+    for each in told:
+        for layer in (0, 1):
+            mean = torch.tensor([step[layer] for step in met]).mean(0)
+            torch.testing.assert_close(torch.tensor(each["thresholds"][layer]), 0.05 * mean)
 
 
 def test_thresholds_survive_a_checkpoint_and_a_change_of_precision(tmp_path: Path) -> None:
