@@ -82,9 +82,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
     """The dataset, checked against the model and the inputs before anything is loaded or any step is spent."""
     architecture = model.architecture_of(inputs, folders)
-    abilities.check(inputs, architecture.config)
     num_ranks = inputs.num_processes * Nodes.from_environment().count
     model.check_sharing(inputs, architecture, num_ranks)
+    abilities.check(inputs, architecture.config)
     splits = open_splits(
         Path(folders.dataset),
         ctx.path,
