@@ -270,6 +270,12 @@ def _settings(module: nn.Module, config: TrainingConfig, ranks: Ranks) -> Mappin
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "steps_per_print": None,
+        # It switches an autocast off that it was not told of. No module is named, so that all is reduced in float32.
+        "torch_autocast": {
+            "enabled": config.precision == "bf16",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
         "zero_optimization": {
             "stage": config.zero_stage,
             "overlap_comm": ranks.device.type == "cuda",

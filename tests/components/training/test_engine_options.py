@@ -17,7 +17,7 @@ from telecine_components.training.config import TrainingConfig
 from telecine_components.training.determinism import deterministic
 from telecine_components.training.engine import Engine
 from telecine_components.training.loader import Batch, StepBatches
-from telecine_components.training.losses import FlowMatching
+from telecine_components.training.losses import FlowMatching, Objective
 from telecine_components.training.randomness import generator
 from telecine_components.training.text import CachedText
 from telecine_models.text import HashTextEncoder
@@ -78,6 +78,28 @@ def test_the_first_loss_in_bfloat16_is_close_and_the_weights_stay_in_float32() -
     assert half != full and half == pytest.approx(full, rel=0.02)
     assert {tensor.dtype for tensor in engine.module.parameters()} == {torch.float32}
     assert {tensor.dtype for tensor in engine.ema.weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_deepspeed_computes_in_bfloat16_where_it_sees_the_autocast_around_it(
+    stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU torch says so by the flag that DeepSpeed asks for; on a CPU by another, which stands in for it here."""
+    is_enabled = torch.is_autocast_enabled
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device="cpu": is_enabled(device))
+    seen: set[torch.dtype] = set()
+
+    def spied(model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
+        dit = getattr(model, "module", model)
+        hook = dit.patch_in.register_forward_hook(lambda layer, given, found: seen.add(found.dtype))
+        predicted = model(batches[0].x0, torch.full((3,), 0.5), torch.ones(3, 1, 8), torch.ones(3, 1, dtype=torch.bool))
+        hook.remove()
+        return Objective(predicted.square().mean((1, 2, 3, 4)))
+
+    engine = Engine(model(), dataclasses.replace(CONFIG, precision="bf16", zero_stage=stage, max_tokens=1))
+    engine.backward(StepBatches(batches()[:1], 3, 1.0), spied)
+    assert seen == {torch.bfloat16}
+    assert {parameter.dtype for parameter in engine.module.parameters()} == {torch.float32}
 
 
 def test_a_bound_on_tokens_makes_passes_of_the_pack() -> None:
