@@ -10,6 +10,9 @@ import torch
 from telecine import settings
 from telecine_components.pretrain.train import heldout
 from telecine_components.training.loader import Batch, Loader, read_index
+from telecine_components.training.text import CachedText
+from telecine_models.text import HashTextEncoder
+from telecine_models.video_dit.model import VideoDiT
 
 
 @pytest.fixture
@@ -46,6 +49,26 @@ def test_every_contestant_meets_the_same_draws(loader: Loader) -> None:
     assert len(met[0]) == 8
     assert all(torch.equal(one, other) for one, other in zip(*met, strict=True))
     assert (met[0][1].sort().values * 3).floor().tolist() == [0, 1, 2]
+
+
+TEXT = CachedText(HashTextEncoder(text_dim=8))
+
+
+def small_dit(num_experts: int = 0) -> VideoDiT:
+    torch.manual_seed(0)
+    built = VideoDiT(patch_size=(1, 4, 4), num_layers=2, num_heads=2, head_dim=16, text_dim=8, num_experts=num_experts)
+    with torch.no_grad():
+        for parameter in built.parameters():  # a fresh model's gates are zero, and nothing flows through its blocks
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return built
+
+
+def test_a_model_is_measured_where_it_is() -> None:
+    """The meta device stands for a GPU: tensors of the CPU cannot meet those of either."""
+    noise, t, sample = torch.randn(4, 3, 2, 8, 8), torch.rand(4), Batch(torch.zeros(1, 3, 2, 8, 8), ["a red square"])
+    measure = heldout.model_measure(small_dit().to("meta"), TEXT)
+    loss = measure(sample.x0.expand(4, -1, -1, -1, -1), noise, t, sample)
+    assert loss.shape == (4,) and loss.device.type == "meta"
 
 
 def test_a_clip_counts_once_however_many_samples_it_has() -> None:

@@ -1,6 +1,7 @@
 """The loop: what a step does, where a run goes on, when it stops, what it does with a bad step."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
@@ -310,3 +311,11 @@ def test_the_deterministic_block_restores_the_settings_of_torch() -> None:
     with deterministic(1):
         assert before() == (1, True)
     assert before() == outside
+
+
+def test_the_deterministic_block_asks_cublas_for_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what torch tells to set where it is missing; only a GPU shows that it is heard."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with deterministic(1):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

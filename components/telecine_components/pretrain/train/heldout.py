@@ -46,12 +46,15 @@ def sample_losses(
 
 
 def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
-    """Loss of a model's velocity, given all that a sample has."""
+    """Loss of a model's velocity, given all that a sample has, on the model's device."""
+    device = next(model.parameters()).device
 
     def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sample: Batch) -> torch.Tensor:
-        beside = sample.map(lambda tensor: tensor.expand(len(t), *tensor.shape[1:])).beside
+        beside = sample.map(lambda tensor: tensor.to(device).expand(len(t), *tensor.shape[1:])).beside
+        embeddings, mask = encode_text(sample.captions * len(t))
+        text = embeddings.to(device), mask.to(device)
         with torch.no_grad():
-            return velocity_loss(model, x0, noise, t, encode_text(sample.captions * len(t)), **beside)
+            return velocity_loss(model, x0.to(device), noise.to(device), t.to(device), text, **beside)
 
     return measure
 

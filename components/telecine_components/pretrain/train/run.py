@@ -110,7 +110,7 @@ def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context)
         subject = job.subject(splits)
         num_parameters = sum(parameter.numel() for parameter in subject.module.parameters())
     with ledger.spend("evaluation"):
-        before = _evaluate(subject.module, subject.encode_text, splits, inputs)
+        before = _evaluate(subject.module.to(ranks.device), subject.encode_text, splits, inputs)
         ranks.await_leader(MEASURED_BEFORE)
     with ledger.spend("init"):
         engine = Engine(subject.module, config_of(inputs), ranks)
