@@ -10,6 +10,7 @@ import torch
 from telecine import settings
 from telecine_components.pretrain.train import heldout
 from telecine_components.training.loader import Batch, Loader, read_index
+from telecine_components.training.losses import velocity_loss
 from telecine_components.training.text import CachedText
 from telecine_models.text import HashTextEncoder
 from telecine_models.video_dit.model import VideoDiT
@@ -69,6 +70,19 @@ def test_a_model_is_measured_where_it_is() -> None:
     measure = heldout.model_measure(small_dit().to("meta"), TEXT)
     loss = measure(sample.x0.expand(4, -1, -1, -1, -1), noise, t, sample)
     assert loss.shape == (4,) and loss.device.type == "meta"
+
+
+def test_experts_are_measured_with_the_routing_that_sampling_has() -> None:
+    noise, t, sample = torch.randn(4, 3, 2, 8, 8), torch.rand(4), Batch(torch.zeros(1, 3, 2, 8, 8), ["a red square"])
+    model = small_dit(num_experts=4)
+    x0 = sample.x0.expand(4, -1, -1, -1, -1)
+    with torch.no_grad():
+        in_training, evaluated = (
+            velocity_loss(model.train(mode), x0, noise, t, TEXT(["a red square"] * 4)) for mode in (True, False)
+        )
+    measured = heldout.model_measure(model.train(), TEXT)(x0, noise, t, sample)
+    assert torch.equal(measured, evaluated) and not torch.allclose(measured, in_training)
+    assert all(layer.training for layer in model.modules())
 
 
 def test_a_clip_counts_once_however_many_samples_it_has() -> None:

@@ -4,8 +4,9 @@ All contestants are measured on the same clips with the same flow times and nois
 paired; the uncertainty that matters is which clips were held out, so clips are what the bootstrap resamples.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,17 +47,28 @@ def sample_losses(
 
 
 def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
-    """Loss of a model's velocity, given all that a sample has, on the model's device."""
+    """Loss of a model's velocity, as it is in evaluation, given all that a sample has, on the model's device."""
     device = next(model.parameters()).device
 
     def measure(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, sample: Batch) -> torch.Tensor:
         beside = sample.map(lambda tensor: tensor.to(device).expand(len(t), *tensor.shape[1:])).beside
         embeddings, mask = encode_text(sample.captions * len(t))
         text = embeddings.to(device), mask.to(device)
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(model):
             return velocity_loss(model, x0.to(device), noise.to(device), t.to(device), text, **beside)
 
     return measure
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """With experts that is another routing than in training, the one that sampling has."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def constant_measure(mean_x0: torch.Tensor) -> Measure:
