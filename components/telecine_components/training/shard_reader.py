@@ -1,7 +1,8 @@
 """Arrays out of shards, fast: files stay open, and a member is one read into the memory that the array then is.
 
-A shard in a remote store is downloaded whole at its first use, by whoever locates it: every sample of it is read in
-every epoch, so ranges would move the same bytes in many more requests.
+A shard in a remote store is downloaded whole by whoever locates it, which a training does with all of its shards before
+its first step, to compare their digests: every sample is read in every epoch, so ranges would move the same bytes in
+many more requests.
 """
 
 import collections

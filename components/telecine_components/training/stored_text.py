@@ -36,22 +36,24 @@ class StoredText:
             for sample in samples
             if sample.text_offset is not None and sample.text_length is not None
         }
-        self._known = {"": _vectors(np.load(empty, allow_pickle=False))}
+        self._empty = _vectors(np.load(empty, allow_pickle=False))
 
     def __call__(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Raises :class:`InputError` for a caption that is not stored, or a shard that does not hold it."""
-        rows = [self._vectors_of(caption) for caption in captions]
+        found = {caption: self._vectors_of(caption) for caption in set(captions)}
+        rows = [found[caption] for caption in captions]
         lengths = torch.tensor([len(row) for row in rows])
         length = max(1, int(lengths.max()))
         embeddings = torch.stack([torch.nn.functional.pad(row, (0, 0, 0, length - len(row))) for row in rows])
         return embeddings, torch.arange(length) < lengths[:, None]
 
     def _vectors_of(self, caption: str) -> torch.Tensor:
-        if caption not in self._known:
-            if caption not in self._places:
-                raise InputError(f"caption {caption[:60]!r} is not in the cache; run pretrain.cache again")
-            self._known[caption] = _vectors(self._reader.array(*self._places[caption]))
-        return self._known[caption]
+        if caption == "":
+            return self._empty
+        if caption not in self._places:
+            raise InputError(f"caption {caption[:60]!r} is not in the cache; run pretrain.cache again")
+        # Not kept: of a real text encoder a thousand captions are gigabytes, and each rank has its own.
+        return _vectors(self._reader.array(*self._places[caption]))
 
 
 def _vectors(stored: np.ndarray) -> torch.Tensor:

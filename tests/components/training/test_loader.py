@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from telecine.errors import InputError
 from telecine_components.media.shards import Member, ShardWriter, array_bytes
 from telecine_components.training.loader import Batch, Loader, Sample, Steps, read_index
 from telecine_components.training.plan import Cost
-from telecine_components.training.shard_reader import MAX_OPEN
+from telecine_components.training.shard_reader import EMPTY_TEXT, MAX_OPEN
+from telecine_components.training.stored_text import StoredText
 from telecine_models.video_dit.config import VideoDiTConfig
 
 
@@ -230,3 +232,20 @@ def test_stored_latents_are_what_the_model_sees(tmp_path: Path, dtype: Any) -> N
     wrong = Loader([dataclasses.replace(stored, latent_shape=(4, 2, 5, 3))], lambda name: tmp_path / name, seed=0)
     with pytest.raises(InputError, match=r"sample one must be floating \[4, 2, 5, 3\], got float"):
         wrong.gather([0])
+
+
+def test_token_vectors_that_were_asked_for_are_not_kept(tmp_path: Path) -> None:
+    vectors, samples = np.ones((64, 256), dtype=np.float16), []
+    np.save(tmp_path / EMPTY_TEXT, vectors[:1])
+    with ShardWriter(tmp_path / "a.tar") as writer:
+        for number in range(50):
+            place = writer.add(f"s{number}", {"text.npy": array_bytes(vectors)})["text.npy"]
+            where = {"text_offset": place.offset, "text_length": place.length}
+            samples.append(sample(f"s{number}", "a.tar", place, (1, 4, 4), **where))
+    text = StoredText(tmp_path, samples, lambda name: tmp_path / name)
+    tracemalloc.start()
+    for each in samples:
+        assert text([each.caption, ""])[0].shape == (2, 64, 256)
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left < 10 * 4 * vectors.size, "fewer bytes than ten of the fifty captions have"
