@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from telecine.errors import InputError
 from telecine_components.training.annotations import num_keys
@@ -88,6 +89,9 @@ def test_the_action_module_alone_is_trained_and_published_over_the_base_without_
     assert set(after) - set(before) == added, "no LoRA"
     assert {name for name in before if after[name] != before[name]} <= {"model_index.json", "trained_on.json"}
     assert b"/store/work/" not in b"".join(after.values())
+    checkpoints = sorted(local(steered.model_uri).parents[2].glob("checkpoints/*/*/weights.safetensors"))
+    held = {name.partition(".")[0] for path in checkpoints for name in load_file(path)}
+    assert held == {"control"}, "nothing else is trained"
 
 
 def test_another_action_gives_another_film_and_none_the_film_of_the_base(base: Any, steered: Any) -> None:
