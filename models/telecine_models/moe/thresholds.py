@@ -25,7 +25,8 @@ def update_thresholds(layers: Sequence[DiffMoE], routings: Sequence[Sequence[Rou
             a rank among others may have none.
 
     Raises:
-        ValueError: no micro-step on any rank, one with other layers, routings without quantiles, or a decay outside [0, 1).
+        ValueError: no micro-step on any rank, one with other layers, routings without quantiles, or a decay outside
+            [0, 1).
     """
     if not 0 <= decay < 1:
         raise ValueError(f"update_thresholds: decay must lie in [0, 1), got {decay}")
