@@ -16,10 +16,11 @@ from telecine.work import commits
 from telecine.work.checkpoints import Checkpoints
 from telecine.work.digests import Digests
 from telecine.work.items import Items, Source
+from telecine.work.retention import Keep
 
 PREFIX = "work/drill.work/0123456789abcdef0123456789abcdef"
 COMMIT = f"{PREFIX}/commit.json"
-KEEP = 2
+KEEP = Keep(last=2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -264,7 +264,10 @@ def _list(parsed: argparse.Namespace) -> None:
 
 
 def _what(found: component.Component) -> str:
-    return (sys.modules[found.inputs.__module__].__doc__ or "").strip().partition("\n")[0]
+    """The first line of its spec, without the name that it begins with."""
+    return (
+        (sys.modules[found.inputs.__module__].__doc__ or "").strip().partition("\n")[0].removeprefix(f"{found.name}: ")
+    )
 
 
 def _describe(parsed: argparse.Namespace) -> None:

@@ -44,10 +44,13 @@ class Nodes:
             return cls()
         try:
             place = f"tcp://{environment['PET_MASTER_ADDR']}:{int(environment['PET_MASTER_PORT'])}"
-            return cls(int(environment["PET_NODE_RANK"]), int(count), place)
+            found = cls(int(environment["PET_NODE_RANK"]), int(count), place)
         except (KeyError, ValueError) as error:
             needed = "PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT"
             raise InputError(f"PET_NNODES={count} needs {needed}: {type(error).__name__} {error}") from None
+        if not 0 <= found.number < found.count:
+            raise InputError(f"PET_NODE_RANK must be from 0 to below PET_NNODES={count}, got {found.number}")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

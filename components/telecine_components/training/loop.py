@@ -72,7 +72,7 @@ class NoCheckpoints:
     def save(self, step: int, write: Callable[[Path], Mapping[str, str] | None], *, score: float | None = None) -> None:
         """Nothing."""
 
-    def prune(self, keep: int | Keep) -> None:
+    def prune(self, keep: Keep) -> None:
         """Nothing."""
 
 

@@ -136,7 +136,7 @@ def together(
         follow: a function of a module, and its arguments plain data: they cross to other processes.
 
     Raises:
-        RetryLater: a rank of this node was killed; the others cannot go on without it.
+        RetryLater: a rank of this node was killed, or another node is gone; the others cannot go on without it.
         InputError: a rank that follows met one.
         RuntimeError: a rank that follows failed.
     """
@@ -150,7 +150,7 @@ def together(
         words = FolderStore(Path(folder) / "words")
         children = [_start(place, words, first, local, size, follow, arguments) for local in range(1, num_processes)]
         try:
-            with _surviving(children, words):
+            with _surviving(children, words, has_others=nodes.count > 1):
                 board = _meet(place, first, size, children)
                 yield Ranks(first, size, _device(0), board)
                 dist.barrier()
@@ -275,8 +275,12 @@ def _join(place: str, number: int, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _surviving(children: Sequence[BaseProcess], words: FolderStore) -> Iterator[None]:
-    """Name the rank whose death is behind an error of communication, or behind the silence that follows it."""
+def _surviving(children: Sequence[BaseProcess], words: FolderStore, *, has_others: bool) -> Iterator[None]:
+    """Name the rank whose death is behind an error of communication, or behind the silence that follows it.
+
+    Args:
+        has_others: whether there are other nodes, of whose ranks nothing is known but that they do not answer.
+    """
     over = threading.Event()
     threading.Thread(target=_mourn, args=(children, over), name="mourner", daemon=True).start()
     try:
@@ -285,9 +289,17 @@ def _surviving(children: Sequence[BaseProcess], words: FolderStore) -> Iterator[
         time.sleep(1.0)  # the connection breaks before the process is reaped
         if dead := _dead(children):
             raise _what_it_means(dead[0], words) from error
+        if has_others and _is_of_communication(error):
+            line = str(error).partition("\n")[0]
+            raise RetryLater(f"another node is gone, or could not be reached; call again to go on ({line})") from error
         raise
     finally:
         over.set()
+
+
+def _is_of_communication(error: RuntimeError) -> bool:
+    """Gloo raises plain RuntimeErrors, which name its own source."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def _mourn(children: Sequence[BaseProcess], over: threading.Event) -> None:

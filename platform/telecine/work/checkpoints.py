@@ -99,14 +99,10 @@ class Checkpoints:
             record["score"] = score
         commits.publish(self._store, path, record | {"unsettled": self._before_commit()})
 
-    def prune(self, keep: int | Keep) -> None:
-        """Remove all but the newest ``keep``, or what a policy lets go.
-
-        The commit goes first, so that no reader meets half a checkpoint.
-        """
-        policy = Keep(last=keep) if isinstance(keep, int) else keep
+    def prune(self, keep: Keep) -> None:
+        """Remove what a policy lets go; the commit goes first, so that no reader meets half a checkpoint."""
         steps = [] if self._superseded() or self._rivals() else self.steps()
-        stay = policy.of(steps, self._scores(steps) if policy.best else {})
+        stay = keep.of(steps, self._scores(steps) if keep.best else {})
         for step in (step for step in steps if step not in stay):
             commits.remove_folder(self._store, f"{self._root}/{step:08d}")
 

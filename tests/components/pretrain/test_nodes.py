@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,35 @@ def test_two_nodes_of_one_rank_make_the_model_of_one_node_with_two(
     assert late.wait(timeout=120) == 0, "the work is done: a node that comes late has nothing to follow"
 
 
+def test_a_node_that_is_gone_makes_the_others_say_try_again(
+    deployment: settings.Settings, make_dataset: Callable[..., Path], tiny_training: dict[str, Any], tmp_path: Path
+) -> None:
+    dataset, inputs = make_dataset(deployment), {**tiny_training, **SIZES, "num_steps": 5000}
+    place = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port())}
+    other, leader = (
+        start(deployment, dataset, tmp_path / f"{number}.json", inputs, PET_NODE_RANK=str(number), **place)
+        for number in (1, 0)
+    )
+    deadline = time.monotonic() + 120
+    while not list((deployment.home / "store").glob("work/pretrain.train/*/checkpoints/*/commit.json")):
+        assert time.monotonic() < deadline and leader.poll() is None
+        time.sleep(0.05)
+    other.kill()
+    said = leader.communicate(timeout=120)[0]
+    other.communicate()
+    assert leader.returncode == 75, said
+    assert "another node is gone, or could not be reached; call again to go on" in said
+
+
 def test_what_trainer_says_is_read_whole_or_refused() -> None:
     assert Nodes.from_environment({}) == Nodes() == Nodes.from_environment({"PET_NNODES": "1"})
     said = {"PET_NNODES": "4", "PET_NODE_RANK": "3", "PET_MASTER_ADDR": "job-node-0-0.job", "PET_MASTER_PORT": "29400"}
     assert Nodes.from_environment(said) == Nodes(3, 4, "tcp://job-node-0-0.job:29400")
     with pytest.raises(InputError, match="PET_NNODES=4 needs PET_NODE_RANK, .*PET_MASTER_PORT: KeyError"):
         Nodes.from_environment({"PET_NNODES": "4", "PET_NODE_RANK": "3"})
+    for rank in ("-1", "4"):
+        with pytest.raises(InputError, match=f"PET_NODE_RANK must be from 0 to below PET_NNODES=4, got {rank}"):
+            Nodes.from_environment(said | {"PET_NODE_RANK": rank})
 
 
 def test_a_node_whose_leader_is_not_there_in_time_says_try_again(monkeypatch: pytest.MonkeyPatch) -> None:

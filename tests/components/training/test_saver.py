@@ -126,7 +126,7 @@ class Gated:
             raise self.error
         self.real.save(step, write, score=score)
 
-    def prune(self, keep: int | Keep) -> None:
+    def prune(self, keep: Keep) -> None:
         self.real.prune(keep)
 
 

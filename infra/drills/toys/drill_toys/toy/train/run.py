@@ -13,6 +13,7 @@ from drill_toys.toy.train.spec import Inputs, Outputs
 from telecine.config import Artifact
 from telecine.context import Context, Source
 from telecine.errors import RetryLater
+from telecine.work.retention import Keep
 
 MEET_TIMEOUT_S = 60.0
 
@@ -54,7 +55,7 @@ def _step(inputs: Inputs, ctx: Context, step: int, state: str) -> str:
     ctx.progress(step, inputs.num_steps)
     if step % inputs.checkpoint_every_steps == 0 or ctx.stop_requested:
         ctx.checkpoints.save(step, write)
-        ctx.checkpoints.prune(keep=2)
+        ctx.checkpoints.prune(Keep(last=2))
     if ctx.stop_requested:
         raise RetryLater(f"stopped after step {step} of {inputs.num_steps}; the same call continues there")
     return state
