@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,10 @@ class SlowCheckpoints:
         self._inner, self._delays, self._last_step = inner, delays, last_step
         self.prune = inner.prune
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, counts: Callable[[int], bool] = lambda _: True) -> Checkpoint | None:
         """As :class:`Checkpoints`."""
         with self._delays.after("finding a checkpoint"):
-            return self._inner.latest()
+            return self._inner.latest(counts)
 
     def save(self, step: int, write: Any, *, score: float | None = None) -> None:
         """As :class:`Checkpoints`."""
