@@ -12,7 +12,8 @@ read data, or something detached, have no gradient of their input and count 4, n
 Counted: what the definition of the model asks for. Not counted: activations that are computed again in backward (by
 activation checkpointing or inside flash attention), norms, activation functions, softmax, rotary positions, the
 optimizer, the average of the weights; and, because they are done once a sample and not once a token, the embedding of
-flow time and the modulation that follows from it (7 d^2 + 256 d of P). All parameters are taken to be trained.
+flow time and the modulation that follows from it (7 d^2 + 256 d of P). All parameters are taken to be trained, or, in
+:attr:`Flops.frozen_training_flops`, none of those that are counted.
 """
 
 import dataclasses
@@ -68,6 +69,11 @@ class Flops:
     def training_flops(self) -> float:
         """Forward and backward."""
         return 3 * (self.linear_flops + self.attention_flops) + 2 * self.leaf_flops
+
+    @property
+    def frozen_training_flops(self) -> float:
+        """Forward and backward beside a LoRA, whose own products are not counted: 4 P, as weights have no gradients."""
+        return 2 * self.linear_flops + 3 * self.attention_flops + self.leaf_flops
 
     def __add__(self, other: "Flops") -> "Flops":
         return Flops(

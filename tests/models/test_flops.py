@@ -122,6 +122,20 @@ def test_wan_costs_what_torch_counts() -> None:
     assert ours.training_flops == pytest.approx(seen, rel=0.02)
 
 
+def test_beside_a_frozen_wan_no_gradients_of_weights_are_counted() -> None:
+    """What is trained stands before the first block, so that gradients go through all of them."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 3}
+    config |= {"patch_size": (1, 2, 2), "in_channels": 4, "out_channels": 4, "text_dim": 24, "ffn_dim": 96}
+    model = WanTransformer3DModel(**config, freq_dim=32).requires_grad_(False)
+    model.patch_embedding.bias.requires_grad_(True)
+    video, text = torch.randn(BATCH, 4, 3, 16, 16), torch.randn(BATCH, 10, 24)
+    seen = counted(lambda: model(video, torch.rand(BATCH), text, return_dict=False)[0]) / BATCH
+    ours = flops.wan(config, num_video_tokens=flops.num_tokens((3, 16, 16), (1, 2, 2)), num_text_tokens=10)
+    assert ours.frozen_training_flops == pytest.approx(seen, rel=0.02)
+    assert ours.training_flops > 1.2 * seen
+
+
 def test_the_published_step_of_wan_14b() -> None:
     """37,440 tokens: 6 * 12.0e9 + 12 * 40 * 5120 * 37440 = 164 GFLOP a token, of which attention is 56 %.
 

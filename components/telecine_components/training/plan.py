@@ -17,7 +17,7 @@ ranks only share it out, so a run may go on with another number of processes.
 import dataclasses
 import functools
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,31 +40,37 @@ Floats = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Work of one sample, forward and backward: ``linear_flops * S + quadratic_flops * S**2`` for S tokens.
+    """Work of one sample, forward and backward: a quadratic function of its S tokens beside the text.
+
+    It is ``text_flops + linear_flops * S + quadratic_flops * S**2``.
 
     Attributes:
         patch: frames, rows and columns of a token.
-        num_text_tokens: tokens that join those of the video, typical of the captions.
-        conditions: kinds of conditions whose tokens join them, too.
+        conditions: kinds of conditions whose tokens join those of the video.
     """
 
     linear_flops: float
     quadratic_flops: float
     patch: tuple[int, int, int]
-    num_text_tokens: int = 0
+    text_flops: float = 0.0
     conditions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: VideoDiTConfig, *, num_text_tokens: int = 0) -> "Cost":
-        """Of a model, by :mod:`telecine_models.flops`; a text token counts as one of the video."""
-        token = flops.video_dit(config, num_video_tokens=1, num_text_tokens=0)
-        quadratic = dataclasses.replace(token, linear_flops=0.0, leaf_flops=0.0).training_flops
-        return cls(
-            linear_flops=token.training_flops - quadratic,
-            quadratic_flops=quadratic,
-            patch=config.patch_size,
-            num_text_tokens=num_text_tokens,
-        )
+        """Of a model that is trained as a whole.
+
+        Args:
+            num_text_tokens: tokens that join those of the video, typical of the captions.
+        """
+        counts = functools.partial(flops.video_dit, config, num_text_tokens=num_text_tokens)
+        return cls.fitted(lambda num_tokens: counts(num_video_tokens=num_tokens).training_flops, config.patch_size)
+
+    @classmethod
+    def fitted(cls, flops_of: Callable[[int], float], patch: tuple[int, int, int]) -> "Cost":
+        """By what samples of no, one and two video tokens cost."""
+        none, one, two = map(flops_of, range(3))
+        quadratic = (two - 2 * one + none) / 2
+        return cls(linear_flops=one - none - quadratic, quadratic_flops=quadratic, patch=patch, text_flops=none)
 
     def tokens(self, shape: Shape) -> int:
         """Tokens of a sample's video and conditions.
@@ -80,8 +86,8 @@ class Cost:
 
     def flops(self, shape: Shape) -> float:
         """Floating-point operations of one sample."""
-        tokens = self.tokens(shape) + self.num_text_tokens
-        return self.linear_flops * tokens + self.quadratic_flops * tokens**2
+        tokens = self.tokens(shape)
+        return self.text_flops + self.linear_flops * tokens + self.quadratic_flops * tokens**2
 
 
 @dataclasses.dataclass(frozen=True)

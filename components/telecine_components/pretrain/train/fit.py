@@ -115,7 +115,7 @@ def fit(
 ) -> TrainingState:
     """Train to the last step on this rank's share of the data."""
     with ledger.spend("init"):
-        cost = dataclasses.replace(subject.architecture.cost, conditions=inputs.conditions)
+        cost = subject.cost(inputs, [sample.caption for sample in splits.train.samples])
         plan = splits.train.plan(cost, batch_size=inputs.batch_size)
     loss = FlowMatching(
         encode_text=subject.encode_text,

@@ -21,7 +21,7 @@ from telecine_components.training import lora
 from telecine_components.training.loader import Sample
 from telecine_components.training.losses import EncodeText
 from telecine_components.training.pipelines import load_pipeline
-from telecine_components.training.plan import Cost, Shape
+from telecine_components.training.plan import Cost
 from telecine_components.training.randomness import torch_seed
 from telecine_components.training.stored_text import StoredText
 from telecine_components.training.text import CachedText
@@ -35,6 +35,7 @@ from telecine_models.video_dit.model import VideoDiT
 
 _INIT_STREAM = 0
 _CACHED_WITH, _BUILT_IN = "cached_with.json", "built-in"
+_CAPTIONS_COUNTED = 64
 _SIZES = ("depth", "num_experts", "patch_frames", "patch_px")
 _DIT, _WAN = VideoDiT.__name__, WanTransformer3DModel.__name__
 
@@ -86,10 +87,25 @@ class Architecture:
         frames, rows, columns = self["patch_size"]
         return frames, rows, columns
 
-    @property
-    def cost(self) -> Cost:
-        """What a sample costs, by its shape."""
-        return Cost.of(self.config) if isinstance(self.config, VideoDiTConfig) else _cost_of_wan(self.config)
+    def cost(self, *, num_text_tokens: int, is_frozen: bool) -> Cost:
+        """What a sample costs, by its shape.
+
+        Args:
+            num_text_tokens: of a caption; a Wan's are padded.
+            is_frozen: whether something beside the model is trained, not its own weights.
+        """
+
+        def flops_of(num_tokens: int) -> float:
+            if isinstance(self.config, VideoDiTConfig):
+                sample = flops.video_dit(self.config, num_video_tokens=num_tokens, num_text_tokens=num_text_tokens)
+            else:
+                sample = flops.wan(self.config, num_video_tokens=num_tokens)
+            return sample.frozen_training_flops if is_frozen else sample.training_flops
+
+        try:
+            return Cost.fitted(flops_of, self.patch)
+        except ValueError as error:
+            raise InputError(f"pretrain.train: {error}") from error
 
     @property
     def has_experts(self) -> bool:
@@ -113,6 +129,15 @@ class Subject:
     module: nn.Module
     pipeline: TelecinePipeline | None
     encode_text: EncodeText
+
+    def cost(self, inputs: Inputs, captions: Sequence[str]) -> Cost:
+        """What a sample with a caption of the mean length costs, by its shape; the same on every rank."""
+        num = min(len(captions), _CAPTIONS_COUNTED)
+        counted = [captions[number * len(captions) // num] for number in range(num)]
+        lengths = [int(self.encode_text([caption])[1].sum()) for caption in counted]
+        is_frozen = inputs.lora_rank > 0 or inputs.train_actions
+        cost = self.architecture.cost(num_text_tokens=round(sum(lengths) / num), is_frozen=is_frozen)
+        return dataclasses.replace(cost, conditions=inputs.conditions)
 
     def save(self, module: nn.Module, folder: Path, inputs: Inputs, source: str) -> None:
         """Write what diffusers loads: the module's weights, or those of ``source`` as they are and a LoRA beside."""
@@ -386,32 +411,6 @@ def _padded(encode_text: EncodeText) -> EncodeText:
         return nn.functional.pad(embeddings, (0, 0, 0, missing)), nn.functional.pad(mask, (0, missing))
 
     return encode
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _WanCost(Cost):
-    """``text_flops``: what the captions of a sample cost, whatever its video."""
-
-    text_flops: float
-
-    def flops(self, shape: Shape) -> float:
-        return super().flops(shape) + self.text_flops
-
-
-def _cost_of_wan(config: Mapping[str, Any]) -> Cost:
-    try:
-        none, one = (flops.wan(config, num_video_tokens=number) for number in (0, 1))
-    except ValueError as error:
-        raise InputError(f"pretrain.train: {error}") from error
-    # Two tokens cost more than twice one by the pairs that they make: 2 quadratic.
-    two = flops.wan(config, num_video_tokens=2)
-    quadratic = (two.training_flops - 2 * one.training_flops + none.training_flops) / 2
-    return _WanCost(
-        linear_flops=one.training_flops - none.training_flops - quadratic,
-        quadratic_flops=quadratic,
-        patch=(config["patch_size"][0], config["patch_size"][1], config["patch_size"][2]),
-        text_flops=none.training_flops,
-    )
 
 
 def _forget_places(folder: Path) -> None:
