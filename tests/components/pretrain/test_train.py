@@ -160,6 +160,7 @@ def shrunk(dataset: Path, keep: str) -> None:
         ({"patch_px": 3}, "patch_px must divide the samples' 8x8 pixels, got 3"),
         ({"patch_frames": 3}, "patch_frames must divide the samples' 2 frames, got 3"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
+        ({"num_experts": 99, "max_tokens": 1}, "num_experts must be at most 4, the tokens of .*, got 99"),
         ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
     ],
 )

@@ -258,6 +258,29 @@ def check_sharing(inputs: Inputs, model: Architecture, num_ranks: int) -> None:
         )
 
 
+def check_experts(inputs: Inputs, model: Architecture, samples: Sequence[Sample], num_ranks: int) -> None:
+    """Raise :class:`InputError` where a forward pass may have fewer tokens than experts that each take an equal share.
+
+    Args:
+        samples: those that are trained on.
+        num_ranks: that share a step's samples.
+    """
+    if not model.has_experts or model["mixture"] == "token_choice":
+        return
+    shapes = {sample.shape for sample in samples}
+    fewest = min(flops.num_tokens(shape, model.patch) for shape in shapes)
+    # Where shapes differ a rank may have a single sample, and an expert_choice chooses among those of one anyway.
+    if len(shapes) == 1 and model["mixture"] == "diffmoe":
+        mine = inputs.batch_size // num_ranks
+        together = max(1, inputs.max_tokens // fewest) if inputs.max_tokens else mine
+        fewest *= mine if together >= mine else mine % together or together
+    if model["num_experts"] > fewest:
+        raise InputError(
+            f"pretrain.train: num_experts must be at most {fewest}, the tokens of the smallest forward pass, got "
+            f"{model['num_experts']}; lower it, or raise batch_size or max_tokens"
+        )
+
+
 def check_encoders(folders: Folders, digest: Callable[[Path], str]) -> None:
     """Raise :class:`InputError` unless a model that begins untrained gets the encoders that its dataset was made with.
 

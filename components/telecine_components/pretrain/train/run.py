@@ -97,6 +97,7 @@ def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
         actions=inputs.train_actions,
     )
     model.check_fit(inputs, folders, architecture, splits.samples)
+    model.check_experts(inputs, architecture, splits.train.samples, num_ranks // inputs.sequence_parallel)
     model.check_encoders(folders, ctx.digest)
     if isinstance(architecture.config, VideoDiTConfig):
         abilities.check_samples(architecture.config, splits.train)
