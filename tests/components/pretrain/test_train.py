@@ -160,6 +160,10 @@ def shrunk(dataset: Path, keep: str) -> None:
         ({"patch_px": 3}, "patch_px must divide the samples' 8x8 pixels, got 3"),
         ({"patch_frames": 3}, "patch_frames must divide the samples' 2 frames, got 3"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
+        (
+            {"keep_best": 1, "checkpoint_every_steps": 4, "eval_every_steps": 6},
+            "one of checkpoint_every_steps and eval_every_steps must be a multiple of the other, .* got 4 and 6",
+        ),
         ({"num_experts": 99, "max_tokens": 1}, "num_experts must be at most 4, the tokens of .*, got 99"),
         ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
     ],

@@ -10,6 +10,7 @@ from torch import nn
 
 from telecine import tracking
 from telecine.context import Context
+from telecine.errors import InputError
 from telecine_components.media.encode import write_mp4
 from telecine_components.media.sheet import enlarged, write_side_by_side
 from telecine_components.pretrain.train.data import Splits
@@ -26,6 +27,16 @@ _NUM_STEPS, _GUIDANCE_SCALE = 12, 2.0
 _SHOWN_PX = 256
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def check(inputs: Inputs) -> None:
+    """Raise :class:`InputError` where the best checkpoints are to stay and hardly any would be measured."""
+    intervals = inputs.checkpoint_every_steps, inputs.eval_every_steps
+    if inputs.keep_best and max(intervals) % min(intervals):
+        raise InputError(
+            f"pretrain.train: with keep_best, one of checkpoint_every_steps and eval_every_steps must be a multiple of "
+            f"the other, so that checkpoints are measured, got {intervals[0]} and {intervals[1]}"
+        )
 
 
 def every_steps(inputs: Inputs) -> int:

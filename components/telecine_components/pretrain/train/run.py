@@ -81,6 +81,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 
 def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
     """The dataset, checked against the model and the inputs before anything is loaded or any step is spent."""
+    looks.check(inputs)
     architecture = model.architecture_of(inputs, folders)
     num_ranks = inputs.num_processes * Nodes.from_environment().count
     model.check_sharing(inputs, architecture, num_ranks)
