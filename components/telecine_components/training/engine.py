@@ -1,8 +1,8 @@
 """A model, its optimizer and its average, stepped by DeepSpeed.
 
 DeepSpeed computes: it reduces and shards over ranks; one rank with nothing to shard does without it. What it would do
-beside that is kept from it: its operators, which it compiles at first use, are declared unavailable, its checkpoints
-are ours, and its precision is PyTorch's autocast over float32 weights, so that averages and checkpoints are exact.
+beside that is kept from it: its operators, which it compiles at first use, are declared unavailable, checkpoints are
+ours, and precision is PyTorch's autocast, which it is told of, over weights, gradients and optimizer state in float32.
 """
 
 import contextlib
