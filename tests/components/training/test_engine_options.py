@@ -81,12 +81,8 @@ def test_the_first_loss_in_bfloat16_is_close_and_the_weights_stay_in_float32() -
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_deepspeed_computes_in_bfloat16_where_it_sees_the_autocast_around_it(
-    stage: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a GPU torch says so by the flag that DeepSpeed asks for; on a CPU by another, which stands in for it here."""
-    is_enabled = torch.is_autocast_enabled
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device="cpu": is_enabled(device))
+def test_deepspeed_computes_in_bfloat16_where_it_sees_the_autocast_around_it(stage: int) -> None:
+    """It asks the flag of CUDA's autocast, which is set beside that of the CPU as it would be on a GPU."""
     seen: set[torch.dtype] = set()
 
     def spied(model: torch.nn.Module, batches: Sequence[Batch]) -> Objective:
@@ -97,7 +93,11 @@ def test_deepspeed_computes_in_bfloat16_where_it_sees_the_autocast_around_it(
         return Objective(predicted.square().mean((1, 2, 3, 4)))
 
     engine = Engine(model(), dataclasses.replace(CONFIG, precision="bf16", zero_stage=stage, max_tokens=1))
-    engine.backward(StepBatches(batches()[:1], 3, 1.0), spied)
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        engine.backward(StepBatches(batches()[:1], 3, 1.0), spied)
+    finally:
+        torch.set_autocast_enabled("cuda", False)
     assert seen == {torch.bfloat16}
     assert {parameter.dtype for parameter in engine.module.parameters()} == {torch.float32}
 
