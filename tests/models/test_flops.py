@@ -127,7 +127,8 @@ def test_beside_a_frozen_wan_no_gradients_of_weights_are_counted() -> None:
     torch.manual_seed(0)
     config: dict[str, Any] = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 3}
     config |= {"patch_size": (1, 2, 2), "in_channels": 4, "out_channels": 4, "text_dim": 24, "ffn_dim": 96}
-    model = WanTransformer3DModel(**config, freq_dim=32).requires_grad_(False)
+    model: Any = WanTransformer3DModel(**config, freq_dim=32)
+    model.requires_grad_(False)
     model.patch_embedding.bias.requires_grad_(True)
     video, text = torch.randn(BATCH, 4, 3, 16, 16), torch.randn(BATCH, 10, 24)
     seen = counted(lambda: model(video, torch.rand(BATCH), text, return_dict=False)[0]) / BATCH
