@@ -109,17 +109,6 @@ def begun(tmp_path: Path, **variables: str) -> Any:
     return before, *json.loads(done.stdout)
 
 
-def test_a_ledger_that_fails_costs_itself_and_not_the_lease(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> dict[str, Any]:
-        raise KeyError("cause")
-
-    attempt = attempts.Attempt(store, WORK, run="r", task="t", superseded=lambda: False)
-    attempt.ledger = broken
-    attempt.beat()
-    assert "ledger" not in attempts.state(store, WORK, attempt.id)
-    assert "event=ledger_failed" in caplog.text and "Traceback" in caplog.text
-
-
 def test_a_process_began_before_its_first_import_and_its_second_attempt_when_it_is_asked(tmp_path: Path) -> None:
     before, began, first, second, after = begun(tmp_path, TELECINE_SUBMITTED="12.5", TELECINE_PLACED="13")
     assert before - 0.05 <= first["started"] <= began + 0.05

@@ -147,18 +147,9 @@ class Attempt:
         now = time.time()
         self._longest_sleep_s = max(self._longest_sleep_s, now - self._beaten)
         self._beaten = now
-        state = self._born | {"beat": now, "progress": dataclasses.asdict(self.progress)} | self._account() | more
+        told = {"ledger": self.ledger()} if self.ledger else {}
+        state = self._born | {"beat": now, "progress": dataclasses.asdict(self.progress)} | told | more
         self._store.write_json(self.state_path, state)
-
-    def _account(self) -> dict[str, Any]:
-        """The ledger's document. One that fails costs itself, not the lease."""
-        if self.ledger is None:
-            return {}
-        try:
-            return {"ledger": self.ledger()}
-        except Exception as error:
-            log.exception("event=ledger_failed error=%r", str(error))
-            return {}
 
     def _keep_beating(self) -> None:
         while not self._closing.wait(self._beat_s):
