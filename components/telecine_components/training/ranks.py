@@ -127,13 +127,18 @@ class Ranks:
 
 @contextlib.contextmanager
 def together(
-    num_processes: int, follow: Callable[..., None], *arguments: Any, nodes: Nodes | None = None
+    num_processes: int,
+    follow: Callable[..., None],
+    *arguments: Any,
+    nodes: Nodes | None = None,
+    patience_s: float = MEETING_TIMEOUT_S,
 ) -> Iterator[Ranks]:
     """Be the first rank of this node for the block, and start ``follow(ranks, *arguments)`` as its others.
 
     Args:
         num_processes: ranks of this node.
         follow: a function of a module, and its arguments plain data: they cross to other processes.
+        patience_s: how long this rank waits for all others to come.
 
     Raises:
         RetryLater: a rank of this node was killed, or another node is gone; the others cannot go on without it.
@@ -151,7 +156,7 @@ def together(
         children = [_start(place, words, first, local, size, follow, arguments) for local in range(1, num_processes)]
         try:
             with _surviving(children, words, has_others=nodes.count > 1):
-                board = _meet(place, first, size, children)
+                board = _meet(place, first, size, children, patience_s)
                 yield Ranks(first, size, _device(0), board)
                 dist.barrier()
             _part(children, FAREWELL_S)
@@ -218,31 +223,37 @@ def _look_after(parent: int) -> None:
     os._exit(RetryLater.exit_code)
 
 
-def _meet(place: str, number: int, size: int, children: Sequence[BaseProcess] = ()) -> RankStore:
+def _meet(
+    place: str,
+    number: int,
+    size: int,
+    children: Sequence[BaseProcess] = (),
+    patience_s: float = MEETING_TIMEOUT_S,
+) -> RankStore:
     """Wait until every rank is here, then join them; returns the board for their words.
 
     Raises:
         RuntimeError: one of the children died on its way.
         RetryLater: not all ranks came in time.
     """
-    board = _board(place, number)
+    board = _board(place, number, patience_s)
     board.set(f"here-{number}", "")
-    deadline = time.monotonic() + MEETING_TIMEOUT_S
+    deadline = time.monotonic() + patience_s
     while not board.check([f"here-{rank}" for rank in range(size)]):
         if dead := _dead(children):
             raise RuntimeError(f"{dead[0].name} did not come")
         if time.monotonic() > deadline:
-            raise RetryLater(f"not all {size} ranks came within {MEETING_TIMEOUT_S:.0f} s; call again")
+            raise RetryLater(f"not all {size} ranks came within {patience_s:.0f} s; call again")
         time.sleep(0.02)
     _join(place, number, size)
     return board
 
 
-def _board(place: str, number: int) -> RankStore:
+def _board(place: str, number: int, patience_s: float) -> RankStore:
     parts = urlsplit(place)
     if parts.scheme == "file":
         return FolderStore(Path(parts.path).parent / "board")
-    timeout = timedelta(seconds=MEETING_TIMEOUT_S)
+    timeout = timedelta(seconds=patience_s)
     try:
         # The group's own store has the same address: within rank 0 they share one server.
         store = TCPStore(
@@ -255,7 +266,7 @@ def _board(place: str, number: int) -> RankStore:
         )
     except dist.DistError as error:
         raise RetryLater(
-            f"rank 0 was not at {parts.netloc} within {MEETING_TIMEOUT_S:.0f} s, it may still be reading the dataset; "
+            f"rank 0 was not at {parts.netloc} within {patience_s:.0f} s, it may still be reading the dataset; "
             f"call again ({str(error).partition(chr(10))[0][:200]})"
         ) from error
     board: RankStore = PrefixStore("telecine-board", store)

@@ -92,12 +92,11 @@ def test_what_trainer_says_is_read_whole_or_refused() -> None:
             Nodes.from_environment(said | {"PET_NODE_RANK": rank})
 
 
-def test_a_node_whose_leader_is_not_there_in_time_says_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "MEETING_TIMEOUT_S", 1.0)
+def test_a_node_whose_leader_is_not_there_in_time_says_try_again() -> None:
     place = f"127.0.0.1:{free_port()}"
     with (
         pytest.raises(RetryLater, match=f"rank 0 was not at {place} within 1 s"),
-        ranks.together(1, print, nodes=Nodes(1, 2, f"tcp://{place}")),
+        ranks.together(1, print, nodes=Nodes(1, 2, f"tcp://{place}"), patience_s=1.0),
     ):
         pass
 

@@ -58,7 +58,7 @@ def run(num_processes: int, tasks: Sequence[dict[str, Any]]) -> str:
     """What the processes said."""
     command = [sys.executable, str(SCRIPT), json.dumps({"num_processes": num_processes, "tasks": tasks})]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
 
