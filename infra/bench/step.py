@@ -121,7 +121,7 @@ def bare(setting: Setting, *, number: int) -> Leg:
     """The plain loop; ``number`` is not used."""
     model, config = setting.model(), setting.config
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
     )
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     ends = []

@@ -70,7 +70,7 @@ class Engine:
         self._mixtures = [layer for layer in module.modules() if isinstance(layer, DiffMoE)]
         _prepare(module, config)
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay
+            parameters, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
         )
         self.model = _initialize(module, self.optimizer, config, ranks)
         self._sharing = share_sequences(ranks, config.sequence_parallel) if config.sequence_parallel > 1 else None
