@@ -81,10 +81,10 @@ def logging_vs_mlflow(trial: Trial) -> Comparison:
 
 
 def leg(client: MlflowClient, make: Callable[[MlflowClient, str], Way], num_steps: int) -> Leg:
-    """See the module; a step of plain computing is measured right before."""
+    """See the module; plain computing is measured before and after, over as many steps: a machine's speed drifts."""
     run_id = client.create_run("0").info.run_id
     way, calls_s = make(client, run_id), []
-    computing_s = statistics.median(_seconds(compute) for _ in range(40))
+    before_s = _seconds(compute, num_steps)
     began = time.perf_counter()
     for step in range(num_steps):
         compute()
@@ -92,9 +92,11 @@ def leg(client: MlflowClient, make: Callable[[MlflowClient, str], Way], num_step
         called = time.perf_counter()
         way.log(logged, step)
         calls_s.append(time.perf_counter() - called)
-    loop_s = time.perf_counter() - began - num_steps * computing_s
+    in_loop = time.perf_counter()
     way.finish()
-    added_s = time.perf_counter() - began - num_steps * computing_s
+    finished = time.perf_counter()
+    computing_s = (before_s + _seconds(compute, num_steps)) / 2
+    loop_s, added_s = in_loop - began - computing_s, finished - began - computing_s
     problem = missing(client, run_id, num_steps)
     return Leg(added_s / num_steps, loop_s / num_steps, statistics.median(calls_s), problem)
 
@@ -121,9 +123,10 @@ def missing(client: MlflowClient, run_id: str, num_steps: int) -> str:
     return ""
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _seconds(work: Callable[[], None], times: int) -> float:
     began = time.perf_counter()
-    work()
+    for _ in range(times):
+        work()
     return time.perf_counter() - began
 
 

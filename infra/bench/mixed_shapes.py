@@ -8,6 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,16 +187,17 @@ def bucket_steps(setting: Setting, num_steps: int) -> list[list[tuple[int, ...]]
     return [[chosen[place]] for place in permutation(num_steps, 0, _BUCKETS)]
 
 
-def bucket_batches(setting: Setting) -> list[tuple[int, ...]]:
-    """An epoch's full batches, those of the cheapest shape first."""
+def bucket_batches(setting: Setting, *, by_flops: bool = False) -> list[tuple[int, ...]]:
+    """An epoch's full batches, of constant tokens or of constant FLOPs, those of the cheapest shape first."""
     shapes, cost = setting.shapes(), setting.cost
-    budget = setting.batch_size * float(np.mean([cost.tokens(shape) for shape in shapes]))
+    size_of: Callable[[Shape], float] = cost.flops if by_flops else cost.tokens
+    budget = setting.batch_size * float(np.mean([size_of(shape) for shape in shapes]))
     buckets: dict[Shape, list[int]] = {}
     for index, shape in enumerate(shapes):
         buckets.setdefault(shape, []).append(index)
     batches = []
     for shape, members in sorted(buckets.items(), key=lambda bucket: (cost.tokens(bucket[0]), bucket[0])):
-        size = max(1, round(budget / cost.tokens(shape)))
+        size = max(1, round(budget / size_of(shape)))
         batches += [tuple(members[start : start + size]) for start in range(0, len(members) - size + 1, size)]
     return batches
 
@@ -204,6 +206,19 @@ def padding_steps(setting: Setting, num_steps: int) -> list[list[tuple[int, ...]
     """Indices of each step's samples, one a batch of its own shape, in the order of the permutation."""
     order, size = permutation(setting.num_samples, 0, _CONTENT).tolist(), setting.batch_size
     return [[(order[(step * size + place) % len(order)],) for place in range(size)] for step in range(num_steps)]
+
+
+def flops_variation(setting: Setting) -> dict[str, float]:
+    """Standard deviation of a step's FLOPs over their mean, of our plan and of buckets of either kind."""
+    shapes, cost = setting.shapes(), setting.cost
+    plan = Plan(shapes, cost, seed=0, batch_size=setting.batch_size)
+    steps: dict[str, list[Any]] = {
+        "ours": [plan.step(number).indices for number in range(len(shapes) // setting.batch_size)]
+    }
+    steps |= {"buckets of constant tokens": bucket_batches(setting)}
+    steps |= {"buckets of constant FLOPs": bucket_batches(setting, by_flops=True)}
+    works = {name: [sum(cost.flops(shapes[i]) for i in each) for each in found] for name, found in steps.items()}
+    return {name: float(np.std(each) / np.mean(each)) for name, each in works.items()}
 
 
 def speedup(found: Sequence[Measured]) -> float:
@@ -301,6 +316,7 @@ def _comparison(
             "model": f"depth {setting.depth}, width {setting.config.width}, fp32, one thread, forward and backward",
             "shapes": f"{len(set(setting.shapes()))}, of {_range(setting)} tokens",
             "variation_of_ours_over_the_peers": variation(found, 0) / variation(found, 1) if found else None,
+            "FLOPs of a step, std / mean": flops_variation(setting),
             "steps": {name: _steps(found, side) for name, side in sides.items()},
         },
     )

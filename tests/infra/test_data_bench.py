@@ -66,6 +66,13 @@ def test_a_bucket_has_one_shape_and_as_many_tokens_as_the_others(bench: None) ->
     assert sum(per_token) / len(steps) == pytest.approx(whole, rel=0.03), "the steps stand for the epoch"
 
 
+def test_our_steps_vary_less_in_work_than_buckets_of_either_kind(bench: None) -> None:
+    import mixed_shapes
+
+    found = mixed_shapes.flops_variation(mixed_shapes.FULL)
+    assert found["ours"] < found["buckets of constant FLOPs"] < found["buckets of constant tokens"]
+
+
 def test_figures_are_sums_over_steps(bench: None) -> None:
     import mixed_shapes
 
