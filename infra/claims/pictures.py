@@ -24,7 +24,7 @@ def effects(row: Mapping[str, Any], path: Path) -> None:
         reach = [[row["effect"] - row["low"]], [row["high"] - row["effect"]]]
         axes.errorbar([row["effect"]], [-0.5], xerr=reach, fmt="D", color="tab:red", capsize=4, label="mean, 95 %")
     axes.set(yticks=[], ylim=(-1, 0.6), xlabel=row["unit"], title=f"{row['id']}: {row['reproduced']}")
-    axes.legend(loc="lower right", fontsize="x-small")
+    figure.legend(loc="outside right upper", fontsize="x-small")  # within, it may hide a seed
     figure.savefig(path, dpi=_DPI, metadata={"Software": None})
     pyplot.close(figure)
 
