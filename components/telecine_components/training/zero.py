@@ -127,6 +127,8 @@ class Partitioned:
         mine = share_of(value, parameter)
         safe_set_local_fp32_param(parameter, mine)
         local_weight(parameter).copy_(mine)
+        # DeepSpeed keeps small weights gathered between steps, and what is gathered is of before.
+        parameter.partition()  # type: ignore[attr-defined]
 
     def set_slot(self, parameter: nn.Parameter, name: str, value: Tensor) -> None:
         from deepspeed.utils import safe_set_local_optimizer_state
@@ -158,4 +160,5 @@ def share_of(value: Tensor, parameter: nn.Parameter) -> Tensor:
 def _begin(optimizer: torch.optim.Optimizer, parameters: Iterator[Any], num_steps: int) -> None:
     for parameter in parameters:
         zeros = {name: torch.zeros_like(parameter, requires_grad=False) for name in SLOTS}
-        optimizer.state[parameter] = {"step": torch.tensor(float(num_steps)), **zeros}
+        # The fused AdamW counts on the parameter's device.
+        optimizer.state[parameter] = {"step": torch.tensor(float(num_steps), device=parameter.device), **zeros}

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,24 @@ def attempt(ranks: Ranks, task: Task) -> None:
                 if ranks.leads:
                     save_file(averaged.state_dict(), Path(task.folder) / f"{task.name}.average")
                     save_file(files["weights.safetensors"], Path(task.folder) / f"{task.name}.weights")
-            told = {"history": state.history}
+            told = {"history": state.history, "again": _last_step_again(engine, read, loss, Path(task.folder))}
     if ranks.leads:
         told |= {"straggler_s": ledger.times().seconds["straggler"]}
         told |= {"losses": [each.loss for each in seen], "grad_norms": [each.grad_norm for each in seen]}
         (Path(task.folder) / f"{task.name}.json").write_text(json.dumps(told))
+
+
+def _last_step_again(
+    engine: Engine, read: Callable[[int], StepBatches], loss: FlowMatching, folder: Path
+) -> float | None:
+    """The loss of the last step but one's state on the data of the last, once the weights have gone past it."""
+    number = engine.config.num_steps - 1
+    found = checkpoints_in(folder).latest(lambda step: step == number) if engine.ranks.leads else None
+    if not engine.ranks.told(found is not None):
+        return None
+    restored = engine.load(found.dir if found is not None else None)
+    (total,) = engine.ranks.total(engine.backward(read(restored.data_step), loss).loss)
+    return total
 
 
 def _save_gradients(engine: Engine, loss: FlowMatching, task: Task) -> None:

@@ -32,6 +32,7 @@ class Ended:
     stopped: str
     straggler_s: float
     words: str
+    again: float | None
 
 
 def task(
@@ -69,7 +70,13 @@ def ended(folder: Path, name: str, words: str) -> Ended:
     weights, average = ({} if stopped else load_file(folder / f"{name}.{kind}") for kind in ("weights", "average"))
     numbers = {each: told[each] for each in ("losses", "grad_norms", "straggler_s")}
     return Ended(
-        **numbers, history=told.get("history", {}), weights=weights, average=average, stopped=stopped, words=words
+        **numbers,
+        history=told.get("history", {}),
+        weights=weights,
+        average=average,
+        stopped=stopped,
+        words=words,
+        again=told.get("again"),
     )
 
 
@@ -124,6 +131,7 @@ def test_two_processes_have_the_losses_norms_and_weights_of_one(
     Also of a step in which one has nothing to do, and where they accumulate what one computes at once.
     """
     found, expected = pair[name], alone["plain"]
+    assert found.again == pytest.approx(found.losses[-1], rel=1e-6), "it has gone back, small weights too"
     assert found.losses == pytest.approx(expected.losses, rel=2e-5)
     assert found.grad_norms == pytest.approx(expected.grad_norms, rel=2e-4)
     assert found.weights.keys() == expected.weights.keys()
