@@ -196,6 +196,7 @@ class Ledger:
         self._step, self._step_began_s = 0, 0.0
         self._restored: int | None = None
         self._marks: list[tuple[int, float]] = []
+        self._moved_until_s = 0.0
         self._step_times: deque[float] = deque(maxlen=NUM_STEP_TIMES)
 
     @contextlib.contextmanager
@@ -244,8 +245,17 @@ class Ledger:
         with self._lock:
             self._settle()
             moved = min(seconds, self._seconds[source])
+            if source == "productive":
+                self._move_marks(moved)
             self._seconds[source] -= moved
             self._seconds[target] += moved
+
+    def _move_marks(self, moved: float) -> None:
+        """What is taken from productive time is taken evenly from all since the last time, so from marks within it."""
+        now, begun = self._seconds["productive"], min(self._moved_until_s, self._seconds["productive"])
+        left = max(0.0, 1 - moved / (now - begun)) if now > begun else 1.0
+        self._marks = [(step, min(at, begun) + max(0.0, at - begun) * left) for step, at in self._marks]
+        self._moved_until_s = now - moved
 
     def restored(self, step: int) -> None:
         """Training begins after ``step`` steps, 0 where there was no checkpoint."""
@@ -263,6 +273,7 @@ class Ledger:
             kept = min(self._marks[-1][1], self._seconds["productive"]) if self._marks else 0.0
             self._seconds["lost_work"] += self._seconds["productive"] - kept
             self._seconds["productive"] = kept
+            self._moved_until_s = min(self._moved_until_s, kept)
             self._step, self._step_began_s = step, self._stepping_s()
             self._restored = step if self._restored is None else min(self._restored, step)
 

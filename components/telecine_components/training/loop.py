@@ -175,7 +175,8 @@ class Loop:
             self._go_back(verdict, saver)
             return False
         window = self._compare(step, share.busy_s, waited_s)
-        self._ledger.move(window.lost_s if window else 0.0, "productive", "straggler")
+        if window is not None:
+            self._ledger.move(window.lost_s, "productive", "straggler")
         result = StepResult(
             step=step + 1,
             loss=loss,
@@ -232,7 +233,7 @@ class Loop:
         One that a stop left behind, or another attempt that is ahead, does not count: where a run goes back to is a
         function of its losses.
         """
-        skipped = self._state.data_step + 1
+        skipped, earlier = self._state.data_step + 1, self._state.rollbacks
         line = self._guard.go_back(verdict)
         with self._ledger.spend("checkpoint_restore"):
             saver.wait()
@@ -242,7 +243,7 @@ class Loop:
         self._guard.load(self._state.guard, keep_rollbacks=True) if self._state.guard else None
         self._ledger.rolled_back(self._state.step)
         told = {"step": verdict.step, "to_step": self._state.step, "data_step": skipped, "reason": verdict.words}
-        self._state = dataclasses.replace(self._state, data_step=skipped, rollbacks=[*self._state.rollbacks, told])
+        self._state = dataclasses.replace(self._state, data_step=skipped, rollbacks=[*earlier, told])
         if self.ranks.leads:
             log.warning("event=rolled_back to_step=%d %s", self._state.step, line)
 

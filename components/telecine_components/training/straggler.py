@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 
 SLOW_RATIO = 1.3
-"""A rank whose steps take this multiple of the median rank's holds the others up (the alert has the same bound)."""
+"""A rank whose steps take this multiple of the median rank's holds the others up."""
+LEAST_S = 5e-3
+"""A smaller difference is noise: where ranks meet early in a step, microseconds are all that tells them apart."""
 
 Gather = Callable[[Sequence[float]], list[list[float]]]
 """The numbers of all ranks, from those of this one; called by all at the same step."""
@@ -30,11 +32,12 @@ def gather_ranks(values: Sequence[float]) -> list[list[float]]:
 
 
 def slow_ranks(step_s: Sequence[float], *, ratio: float = SLOW_RATIO) -> list[int]:
-    """Ranks whose seconds exceed ``ratio`` times the median of all [num_ranks].
+    """Ranks whose seconds exceed ``ratio`` times the median of all [num_ranks], and by more than noise.
 
     Of two ranks the faster is the median: the slower cannot be measured by itself.
     """
-    limit_s = ratio * statistics.median_low(step_s)
+    middle_s = statistics.median_low(step_s)
+    limit_s = max(ratio * middle_s, middle_s + LEAST_S)
     return [rank for rank, seconds in enumerate(step_s) if seconds > limit_s]
 
 

@@ -204,6 +204,12 @@ def test_a_rollback_is_the_same_in_a_run_that_was_stopped_after_it(tmp_path: Pat
     assert state == expected
 
 
+def test_every_rollback_is_told_also_where_two_go_back_to_the_same_checkpoint(checkpoints: Checkpoints) -> None:
+    state, seen = run_to_end(Engine(small_net(), CONFIG), checkpoints, objective=poisoned({7, 9}))
+    assert [(told["step"], told["to_step"], told["data_step"]) for told in state.rollbacks] == [(7, 5, 8), (6, 5, 10)]
+    assert seen[-1].num_rollbacks == 2
+
+
 @pytest.mark.parametrize("stops", [(6,), (6, 7), (3, 5, 7)])
 def test_a_rollback_is_the_same_in_a_run_that_was_stopped_before_it(
     tmp_path: Path, checkpoints: Checkpoints, stops: tuple[int, ...]

@@ -163,6 +163,21 @@ def test_a_rollback_makes_the_steps_since_its_checkpoint_lost_work(ledger: Ledge
     assert (times.restored, list(times.marks)) == (0, [(0, 0.0), (2, 2.0), (4, 4.0), (5, 6.0)])
 
 
+def test_waiting_for_a_straggler_is_taken_from_before_and_after_a_mark(ledger: Ledger, clock: Clock) -> None:
+    ledger.restored(0)
+    for step in range(1, 11):
+        clock.spend(ledger, "productive", 4)
+        ledger.step(step)
+        if step == 5:
+            ledger.mark(step)
+    ledger.move(20, "productive", "straggler")
+    assert list(ledger.times().marks) == [(0, 0.0), (5, 10.0)]
+    clock.spend(ledger, "productive", 4)
+    ledger.step(11)
+    ledger.rolled_back(5)
+    assert seen(ledger.total()) == {"init": 10, "productive": 10, "straggler": 20, "lost_work": 14}
+
+
 # Several attempts
 
 

@@ -23,6 +23,8 @@ from telecine_components.training.straggler import StragglerWatch, Window, gathe
         ([1.0, 1.0, 5.0, 5.0], [2, 3]),
         ([1.0, 0.1, 1.0, 1.0], []),
         ([0.0, 0.0], []),
+        ([30e-6, 42e-6], []),
+        ([1e-3, 7e-3], [1]),
     ],
 )
 def test_a_rank_is_slow_by_the_median_of_all(step_s: list[float], slow: list[int]) -> None:
