@@ -182,7 +182,9 @@ def from_frames(
     given: dict[str, Any] = {kind: frames[_OWN_FRAMES[kind]] for kind in there if kind in _OWN_FRAMES}
     for name in [name for kind in there if kind not in given for name in _NEEDS.get(kind, (kind,))]:
         given[name] = reader.array(shard, *members[name])
-    for name in {"depth", "sketch"} & set(given):
+    for name in sorted({"depth", "sketch"} & set(given)):
+        if given[name].dtype != np.uint8:
+            raise InputError(f"{shard}: {name} must be uint8, got {given[name].dtype}; encode the dataset again")
         given[name] = given[name] / np.float64(255)
     if "elements" in given:
         given["elements"] = list(given["elements"])

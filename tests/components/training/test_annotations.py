@@ -131,6 +131,7 @@ def test_a_kind_is_there_with_all_that_it_needs() -> None:
         ({"depth": np.zeros((FRAMES, 4, 4), np.uint8)}, r"depth must be floats \[3, 8, 8\], got float64 \[3, 4, 4\]"),
         ({"camera": np.full((FRAMES, 3, 4), np.nan, np.float32)}, "camera must be finite, got nan"),
         ({"source_mask": np.zeros((FRAMES, 4, 4), bool)}, "source_mask must be a mask inside the video"),
+        ({"depth": np.zeros((FRAMES, 8, 8), np.float32)}, "depth must be uint8, got float32"),
         ({"elements": np.zeros((5, 4, 4, 3), np.uint8)}, "elements must be 1 to 4 pictures, got 5"),
         ({"mouse": np.zeros((FRAMES, 2), np.float32)}, r"keys must be \[A, K\] and mouse finite \[A, 2\]"),
         (
