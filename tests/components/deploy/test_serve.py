@@ -61,10 +61,10 @@ def test_equal_requests_give_equal_bytes_and_another_seed_gives_others(service: 
 
 def test_a_lora_is_served_and_can_be_turned_off(trained: Any, with_lora: Any, service: Any, launcher: Any) -> None:
     uris = {"model_uri": with_lora.model_uri, "training_uri": with_lora.training_uri}
-    trained.run("deploy.register", run="tuned", **uris, model_name="tuned", alias="champion")
+    trained.run("deploy.register", run="with-lora", **uris, model_name="with-lora-served", alias="champion")
     films = [service.film(service.ask(seed=3))]
     for scale in (0, 1):
-        tuned = launcher.start(model_name="tuned", lora_scale=scale)
+        tuned = launcher.start(model_name="with-lora-served", lora_scale=scale)
         films.append(tuned.film(tuned.ask(seed=3)))
         tuned.stop()
     assert films[0] == films[1] != films[2]
