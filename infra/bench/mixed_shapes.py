@@ -316,7 +316,7 @@ def _comparison(
             "model": f"depth {setting.depth}, width {setting.config.width}, fp32, one thread, forward and backward",
             "shapes": f"{len(set(setting.shapes()))}, of {_range(setting)} tokens",
             "variation_of_ours_over_the_peers": variation(found, 0) / variation(found, 1) if found else None,
-            "FLOPs of a step, std / mean": flops_variation(setting),
+            "FLOPs of a step": {name: {"std / mean": value} for name, value in flops_variation(setting).items()},
             "steps": {name: _steps(found, side) for name, side in sides.items()},
         },
     )
