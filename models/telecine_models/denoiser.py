@@ -4,7 +4,9 @@ Our video DiT is one as it is; open models in diffusers' format become one by :f
 Axes: B batch, C channels, F frames, H height, W width, L text tokens.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, Protocol, cast, runtime_checkable
 
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -31,6 +33,17 @@ class Denoiser(Protocol):
     ) -> Float[Tensor, "B C F H W"]:
         """Velocity of ``hidden_states`` at flow time ``timestep``."""
         ...
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model as it is in evaluation for the block, also in the middle of its training: experts route otherwise."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 class SteeredDenoiser(nn.Module):

@@ -21,6 +21,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from telecine_models.denoiser import evaluating
 from telecine_models.pipeline_checks import (
     check_actions,
     check_inputs,
@@ -153,7 +154,7 @@ class TelecinePipeline(DiffusionPipeline):
         conditions = inputs.conditions(self.latents, len(prompts), self.transformer.device, self.transformer.dtype)
         wanted = _Wanted(prompts, conditions, metrics, actions, num_steps, guidance_scale, method)
         noise = self._noise(compression.latent_size(*size), seed).expand(len(prompts), -1, -1, -1, -1)
-        with self._evaluating():
+        with evaluating(self.transformer):
             latents = self._roll_out(wanted, noise, extend, window_frames, on_evaluation)
         video = to_frames(self.latents.decode(latents)).cpu().numpy()
         return _keep_what_was_given(video, inputs, extend)
@@ -235,16 +236,6 @@ class TelecinePipeline(DiffusionPipeline):
         )
         control: ActionControl = self.action_control
         return control.steering(each, len(frames))
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """The model as it is in evaluation, also in the middle of its training."""
-        was_training = self.transformer.training
-        self.transformer.eval()
-        try:
-            yield
-        finally:
-            self.transformer.train(was_training)
 
     @contextlib.contextmanager
     def _counted(self, total: int, on_evaluation: OnEvaluation | None) -> Iterator[Callable[[], None]]:

@@ -4,9 +4,8 @@ All contestants are measured on the same clips with the same flow times and nois
 paired; the uncertainty that matters is which clips were held out, so clips are what the bootstrap resamples.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch
 from telecine_components.training.loader import Batch, Loader
 from telecine_components.training.losses import EncodeText, velocity_loss
 from telecine_components.training.randomness import generator, stratified_times
+from telecine_models.denoiser import evaluating
 from telecine_models.flow import flow_matching_loss
 
 _EVAL_STREAM = 3
@@ -54,21 +54,10 @@ def model_measure(model: torch.nn.Module, encode_text: EncodeText) -> Measure:
         beside = sample.map(lambda tensor: tensor.to(device).expand(len(t), *tensor.shape[1:])).beside
         embeddings, mask = encode_text(sample.captions * len(t))
         text = embeddings.to(device), mask.to(device)
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             return velocity_loss(model, x0.to(device), noise.to(device), t.to(device), text, **beside)
 
     return measure
-
-
-@contextlib.contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """With experts that is another routing than in training, the one that sampling has."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def constant_measure(mean_x0: torch.Tensor) -> Measure:
