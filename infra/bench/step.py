@@ -199,6 +199,7 @@ def attempt(home: Path, url: str) -> Iterator[Context]:
             attempt=living.id,
             dir=home,
             scratch=home / "scratch",
+            code_digest="0" * 64,
             checkpoints=_checkpoints(store, digests, prefix, living, home / "scratch", tracker),
             tracker=tracker,
             store=store,

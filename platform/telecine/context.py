@@ -31,6 +31,7 @@ class Context:
             time, no host and no absolute path.
         scratch: local folder that is thrown away.
         checkpoints: states that every attempt at this key shares.
+        code_digest: of the component's code and all of ours that it imports; its version, for provenance.
         tracker: the MLflow run of this work.
         store: where everything lies; for what outlives an attempt, such as a service's answers.
     """
@@ -41,6 +42,7 @@ class Context:
     attempt: str
     dir: Path
     scratch: Path
+    code_digest: str
     checkpoints: Checkpoints
     tracker: RunTracker
     store: Store

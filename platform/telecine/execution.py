@@ -229,11 +229,12 @@ def _context(
     )
     if call.force:
         checkpoints.clear()
+    code_digest = source.combined(where.modules)
     shared = Items(
         store,
         digests,
         component=where.component,
-        source_digest=source.combined(where.modules),
+        source_digest=code_digest,
         attempt=attempt.id,
         scratch=scratch / "items",
         force=call.force,
@@ -245,6 +246,7 @@ def _context(
         attempt=attempt.id,
         dir=folder,
         scratch=scratch,
+        code_digest=code_digest,
         checkpoints=checkpoints,
         tracker=tracker,
         store=store,

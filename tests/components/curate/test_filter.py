@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from telecine.errors import InputError
-from telecine_components.curate import clips
 from telecine_components.curate.filter.funnel import REASONS, first_reason, funnel
 from telecine_components.curate.filter.spec import Inputs
+from telecine_components.media import clips
 
 Run = Callable[..., Any]
 LIMITS = Inputs(clips_uri="unused")

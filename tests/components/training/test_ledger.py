@@ -322,6 +322,7 @@ store, prefix = Store(f"file://{root}"), "work/toy.train/key"
 began = beginning.of_attempt(store, prefix, run="r", task="t")
 with Attempt(store, prefix, run="r", task="t", superseded=lambda: False, beginning=began) as attempt:
     ctx = Context(component="toy.train", key="key", run="r", attempt=attempt.id, dir=root, scratch=root,
+                  code_digest="0" * 64,
                   checkpoints=None, tracker=None, store=store, _reader=None, _digests=None, _items=None,
                   _attempt=attempt, _preempted=attempt.stop)
     ledger = open_ledger(ctx)

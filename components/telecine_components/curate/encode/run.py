@@ -11,11 +11,11 @@ from typing import Any
 from telecine.config import Artifact
 from telecine.context import Context, Item, Source
 from telecine.errors import InputError
-from telecine_components.curate import clips
 from telecine_components.curate.encode.contact_sheet import write_contact_sheet
 from telecine_components.curate.encode.samples import write_shard
 from telecine_components.curate.encode.spec import Inputs, Outputs
 from telecine_components.curate.encode.windows import windows_of
+from telecine_components.media import clips
 from telecine_components.media.index import SCHEMA, held_out_clips, write_index
 from telecine_components.media.shards import read_array
 

@@ -8,9 +8,9 @@ from typing import Any
 from telecine.config import Artifact
 from telecine.context import Context
 from telecine.errors import InputError
-from telecine_components.curate import clips
 from telecine_components.curate.filter.funnel import REASONS, first_reason, funnel, in_words
 from telecine_components.curate.filter.spec import Inputs, Outputs
+from telecine_components.media import clips
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from typing import Any
 from telecine.config import Artifact
 from telecine.context import Context, Source
 from telecine.errors import RetryLater
-from telecine_components.curate import clips
 from telecine_components.curate.split.analysis import analyse
 from telecine_components.curate.split.rows import clip_rows
 from telecine_components.curate.split.sidecars import read_sidecar, sidecar_path
 from telecine_components.curate.split.sources import find_videos
 from telecine_components.curate.split.spec import Inputs, Outputs
+from telecine_components.media import clips
 
 log = logging.getLogger(__name__)
 
