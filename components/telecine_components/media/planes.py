@@ -18,8 +18,8 @@ from telecine_components.media import colour
 PLANAR_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "yuvj440p"})
 """8-bit planar formats that are read as they are; others are converted to yuv444p first."""
 
-_LUMA_TO_FULL = [min(255, max(0, round((level - 16) * 255 / 219))) for level in range(256)]
-_CHROMA_TO_FULL = [min(255, max(0, round(128 + (level - 128) * 255 / 224))) for level in range(256)]
+LUMA_TO_FULL = [min(255, max(0, round((level - 16) * 255 / 219))) for level in range(256)]
+CHROMA_TO_FULL = [min(255, max(0, round(128 + (level - 128) * 255 / 224))) for level in range(256)]
 
 Box = tuple[float, float, float, float]
 Pixels = npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ def luma(planes: Planes, width_px: int, height_px: int) -> Image.Image:
     """Luma, 0 black to 255 white, shrunk for analysis: box means over every k-th row, which is three times cheaper."""
     step = max(1, planes.y.height // height_px)
     shrunk = _picture(planes.y, step).resize((width_px, height_px), Image.Resampling.BOX)
-    return shrunk if planes.full_range else shrunk.point(_LUMA_TO_FULL)
+    return shrunk if planes.full_range else shrunk.point(LUMA_TO_FULL)
 
 
 def colour_picture(planes: Planes, width_px: int, height_px: int) -> tuple[Image.Image, Image.Image]:
@@ -69,7 +69,7 @@ def colour_picture(planes: Planes, width_px: int, height_px: int) -> tuple[Image
         for plane in (planes.cb, planes.cr)
     ]
     if not planes.full_range:
-        chroma = [plane.point(_CHROMA_TO_FULL) for plane in chroma]
+        chroma = [plane.point(CHROMA_TO_FULL) for plane in chroma]
     return grey, Image.merge("YCbCr", (grey, *chroma)).convert("RGB")
 
 

@@ -1,0 +1,1 @@
+"""Finding the shots of a film: our detector, and Koala-36M's."""

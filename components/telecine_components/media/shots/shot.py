@@ -1,0 +1,46 @@
+"""Shots, and the transitions between them. Pair i is frames i and i + 1."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+Kind = Literal["cut", "dissolve", "fade"]
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Transition:
+    """Frames up to ``first`` show the shot before alone, frames after ``last`` the shot after.
+
+    A hard cut has ``first == last``; a dissolve of n mixed frames covers n + 1 pairs.
+    """
+
+    first: int
+    last: int
+    kind: Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """A shot in frames shown, ``end`` exclusive; frames inside a dissolve or fade belong to no shot.
+
+    Attributes:
+        begins_with: "start" (of the file), "cut", "dissolve" or "fade".
+        ends_with: the same, with "end" for the file's.
+    """
+
+    start: int
+    end: int
+    begins_with: str
+    ends_with: str
+
+
+def shots_between(transitions: Sequence[Transition], num_frames: int) -> list[Shot]:
+    """The shots that transitions, in their order, leave of a film; a film that has none left is one shot."""
+    start, begins_with, found = 0, "start", []
+    for each in transitions:
+        if each.first >= start:
+            found.append(Shot(start, each.first + 1, begins_with, each.kind))
+        start, begins_with = max(start, each.last + 1), each.kind
+    if start < num_frames:
+        found.append(Shot(start, num_frames, begins_with, "end"))
+    return found or [Shot(0, num_frames, "start", "end")]
