@@ -225,6 +225,9 @@ def _make_dataset(
                 "width_px": width_px,
                 "fps": 8.0,
                 "motion": 0.1,
+                "clarity": 0.5,
+                "aesthetic": 0.5,
+                "suitability": 3.0,
             }
             rows.append(row | columns)
     digest = hashlib.sha256(shard.read_bytes()).hexdigest()

@@ -123,6 +123,18 @@ def test_samples_carry_caption_rights_and_lineage(encode: Run, index_of: Rows) -
     assert {(row["num_frames"], row["height_px"], row["width_px"], row["fps"]) for row in rows} == {(4, 16, 24, 8.0)}
 
 
+def test_samples_carry_the_scores_that_a_model_may_be_conditioned_on(
+    encode: Run, index_of: Rows, run_component: Run, footage: Path, rows_of: Rows
+) -> None:
+    clips = {row["clip_id"]: row for row in rows_of(run_component("curate.split", videos_uri=footage).clips_uri)}
+    for row in index_of(encode()):
+        clip = clips[row["clip_id"]]
+        assert row["clarity"] == pytest.approx(1 - clip["blur"])
+        assert {name: row[name] for name in ("motion", "aesthetic", "suitability")} == {
+            name: clip[name] for name in ("motion", "aesthetic", "suitability")
+        }
+
+
 def test_equal_footage_gives_equal_shards_and_index(encode: Run, deployment: Settings) -> None:
     def everything() -> dict[str, bytes]:
         outputs = encode(force=True)

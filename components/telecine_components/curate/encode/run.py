@@ -97,9 +97,14 @@ def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:
             raise InputError(f"curate.encode: {item.name}: {item.reason}; run curate.split again")
         for sample in item.value["samples"]:
             clip = {name: value for name, value in by_id[sample["clip_id"]].items() if name in SCHEMA.names}
+            clip["clarity"] = _clarity(by_id[sample["clip_id"]]["blur"])
             place = {"shard": f"{item.path}/{SHARD}", "shard_digest": item.files[SHARD]}
             index.append(clip | shared | sample | place | {"split": "val" if sample["clip_id"] in val else "train"})
     return index
+
+
+def _clarity(blur: float | None) -> float | None:
+    return None if blur is None else round(1 - blur, 6)
 
 
 def _write(index: Rows, inputs: Inputs, ctx: Context) -> Outputs:
