@@ -45,6 +45,15 @@ def yuv_to_rgb(yuv: Pixels, matrix: Matrix, *, full_range: bool) -> Pixels:
     return np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)
 
 
+def to_rgb(matrix: Matrix, *, full_range: bool) -> npt.NDArray[np.float64]:
+    """What :func:`yuv_to_rgb` does but for rounding, as the affine map [3, 4] from (Y', Cb, Cr, 1) to (R', G', B')."""
+    low, luma_span, chroma_span = (0.0, 255.0, 255.0) if full_range else (16.0, 219.0, 224.0)
+    red, blue = np.array([1, 0, 2 * (1 - matrix.red)]), np.array([1, 2 * (1 - matrix.blue), 0])
+    green = (np.array([1, 0, 0]) - matrix.red * red - matrix.blue * blue) / matrix.green
+    scaled = np.stack([red, green, blue]) * 255 / np.array([luma_span, chroma_span, chroma_span])
+    return np.column_stack([scaled, scaled @ -np.array([low, 128, 128])])
+
+
 def rgb_to_yuv420(rgb: Pixels, matrix: Matrix) -> tuple[Pixels, Pixels, Pixels]:
     """R'G'B' uint8 [H, W, 3] with even H and W to limited-range Y' [H, W], Cb and Cr [H/2, W/2] (means of 2x2)."""
     parts = rgb.astype(np.float64) / 255.0
