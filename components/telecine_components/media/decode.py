@@ -81,30 +81,40 @@ class Video:
         try:
             yield
         except av.FFmpegError as error:
-            raise _cause(error, f"undecodable after {self._decoded} frames") from error
+            raise cause_of(error, f"undecodable after {self._decoded} frames") from error
 
 
 @contextlib.contextmanager
-def open_video(path: Path, *, num_threads: int = 1) -> Iterator[Video]:
-    """Open the video stream with the most pixels; audio, subtitles and cover pictures are left alone.
+def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and choose the video stream with the most pixels; audio, subtitles and cover pictures are left alone.
 
     Raises:
-        BadData: empty, not a video, without a video stream, or without one decodable frame.
+        BadData: empty, not a video, or without a video stream.
     """
     if path.stat().st_size == 0:
         raise BadData("empty file")
     try:
         container = av.open(str(path), metadata_errors="replace")
     except av.FFmpegError as error:
-        raise _cause(error, "not a video") from error
+        raise cause_of(error, "not a video") from error
     with container:
-        stream = _largest_stream(container)
+        yield container, _largest_stream(container)
+
+
+@contextlib.contextmanager
+def open_video(path: Path, *, num_threads: int = 1) -> Iterator[Video]:
+    """Open the stream that :func:`open_stream` chooses, to be decoded.
+
+    Raises:
+        BadData: as there, or without one decodable frame.
+    """
+    with open_stream(path) as (container, stream):
         stream.codec_context.thread_count = num_threads
         stream.codec_context.thread_type = "AUTO"
         yield Video(container, stream)
 
 
-def _cause(error: av.FFmpegError, what: str) -> Exception:
+def cause_of(error: av.FFmpegError, what: str) -> Exception:
     """Bad data, unless the machine failed to read it: then the same file may be fine a minute later."""
     if error.errno in MACHINE_FAULTS:
         return RetryLater(f"{error.filename or 'a video'} could not be read: {error.strerror}")

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         pa.field("height_px", pa.int64()),
         pa.field("width_px", pa.int64()),
         pa.field("fps", pa.float64()),
-        # What a model may be conditioned on (arXiv 2410.08260, section 4.4), as the clip's manifest has it; may be null.
+        # What a model may be conditioned on (arXiv 2410.08260, section 4.4), from the clip's manifest; may be null.
         pa.field("motion", pa.float64()),  # frame sizes per second
         pa.field("clarity", pa.float64()),  # 0 flat .. 1 sharp: what blur leaves
         pa.field("aesthetic", pa.float64()),  # 0 .. 1

@@ -1,0 +1,242 @@
+import dataclasses
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from telecine.errors import BadData
+from telecine_components.media.clip_file import Encode
+from telecine_components.media.cut import Cut, Rule, Span, cut, plan
+from telecine_components.media.decode import open_video
+from telecine_components.media.packets import Run, index_of
+
+Pixels = npt.NDArray[np.uint8]
+FPS = 25
+NUM_FRAMES = 72
+GOP = 24
+CLOSE_DB = 38.0
+Film = Callable[..., Path]
+
+
+@dataclasses.dataclass
+class Shown:
+    """A film as it is shown: seconds of every frame and of the end, planes of every frame."""
+
+    times_s: list[float]
+    frames: list[Pixels]
+    rotation: int
+
+    def span(self, start: int, end: int) -> Span:
+        return Span(start, end, round(self.times_s[start], 6), round(self.times_s[end], 6))
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """Write 72 frames of a pattern that moves, with a keyframe every 24 frames; x264 predicts from later frames."""
+    folder = tmp_path_factory.mktemp("films")
+    y, x = np.mgrid[:66, :98].astype(np.float64)
+
+    def write(name: str, codec: str = "libx264", size: tuple[int, int] = (96, 64), **how: Any) -> Path:
+        path = folder / name
+        options = how.get("options", {}) | {"g": str(GOP), "threads": "1", "crf": "23"}
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=FPS, options=options)
+            stream.width, stream.height, stream.pix_fmt = *size, how.get("pix_fmt", "yuv420p")
+            if rotation := how.get("rotation"):
+                stream.set_display_rotation(rotation)
+            stamps = how.get("stamps", range(NUM_FRAMES))
+            for number, stamp in enumerate(stamps):
+                waves = [np.sin((x + k * number) / (7 + k)) * np.cos((y - number) / (9 - k)) for k in range(3)]
+                picture = (127 + 110 * np.stack(waves, axis=-1)[: size[1], : size[0]]).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = stamp, Fraction(1, FPS)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return write
+
+
+def shown(path: Path) -> Shown:
+    with open_video(path) as video:
+        found: list[tuple[float, Any, int]] = [
+            (time_s, frame.to_ndarray(format="yuv420p"), frame.rotation) for time_s, frame in video.frames()
+        ]
+    times_s = [time_s for time_s, _, _ in found]
+    step_s = times_s[-1] - times_s[-2] if len(times_s) > 1 else 1 / FPS
+    return Shown([*times_s, times_s[-1] + step_s], [planes for _, planes, _ in found], found[0][2])
+
+
+def made(path: Path, spans: Sequence[tuple[int, int]], folder: Path, **rule: Any) -> list[tuple[Cut | None, Path]]:
+    """Cut, and check of every clip that its frames are the film's: bit for bit where copied, close where encoded."""
+    source = shown(path)
+    outputs = [folder / f"{start}-{end}.mp4" for start, end in spans]
+    found = cut(path, [source.span(*span) for span in spans], outputs, Rule(**rule))
+    for result, output in zip(found, outputs, strict=True):
+        assert output.exists() == (result is not None)
+        if result is not None:
+            _check_alike(shown(output), source, result)
+    return list(zip(found, outputs, strict=True))
+
+
+def _check_alike(clip: Shown, source: Shown, result: Cut) -> None:
+    wanted = source.frames[result.start : result.end]
+    assert len(clip.frames) == len(wanted) == result.end - result.start
+    assert clip.times_s[:-1] == pytest.approx(
+        [each - source.times_s[result.start] for each in source.times_s[result.start : result.end]], abs=1e-6
+    )
+    assert clip.rotation == source.rotation
+    unequal = [(ours, theirs) for ours, theirs in zip(clip.frames, wanted, strict=True) if (ours != theirs).any()]
+    assert len(unequal) <= result.num_encoded
+    for ours, theirs in unequal:
+        error = np.mean((ours.astype(float) - theirs) ** 2)
+        assert 10 * np.log10(255**2 / error) > CLOSE_DB
+
+
+def _ways(found: Sequence[tuple[Cut | None, Path]]) -> list[str | None]:
+    return [result.way if result else None for result, _ in found]
+
+
+SPANS = [(0, 24), (24, 48), (20, 60), (26, 40), (70, 72)]
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts"])
+def test_a_clip_is_copied_from_a_keyframe_on_and_encoded_before_it(film: Film, tmp_path: Path, name: str) -> None:
+    assert _ways(made(film(name), SPANS, tmp_path)) == ["copy", "copy", "smart", "encode", "encode"]
+
+
+def test_what_follows_the_last_picture_that_needs_no_later_one_is_encoded(film: Film, tmp_path: Path) -> None:
+    path = film("film.mp4")
+    index = index_of(path)
+    assert index is not None
+    lengths = range(1, GOP + 1)
+    runs = [index.copyable(GOP, GOP + length) for length in lengths]
+    assert all(run and run.start == GOP for run in runs)
+    ends = [run.end - GOP for run in runs if run]
+    assert any(end < length for end, length in zip(ends, lengths, strict=True)), "some ends lie amid reordered pictures"
+    found = made(path, [(GOP, GOP + length) for length in lengths], tmp_path)
+    encoded = [length - end for end, length in zip(ends, lengths, strict=True)]
+    assert [result.num_encoded for result, _ in found if result] == encoded
+
+
+def test_a_few_frames_are_rather_dropped_than_encoded_where_that_is_allowed(film: Film, tmp_path: Path) -> None:
+    (result, _), *_ = made(film("film.mp4"), [(20, 58)], tmp_path, max_trim_frames=4)
+    assert result is not None
+    assert (result.way, result.start) == ("copy", 24)
+    assert 54 <= result.end <= 58
+    assert _ways(made(film("film.mp4"), [(19, 48)], tmp_path, max_trim_frames=4)) == ["smart"]
+
+
+def test_copy_only_encodes_nothing_and_leaves_out_what_has_no_keyframe(film: Film, tmp_path: Path) -> None:
+    found = made(film("film.mp4"), [(2, 60), (30, 40)], tmp_path, mode="copy_only")
+    assert _ways(found) == ["copy", None]
+    assert found[0][0] is not None
+    assert found[0][0].start == GOP
+
+
+def test_encode_encodes_every_frame(film: Film, tmp_path: Path) -> None:
+    assert _ways(made(film("film.mp4"), SPANS, tmp_path, mode="encode")) == ["encode"] * len(SPANS)
+
+
+def test_an_open_group_of_pictures_is_not_begun_in_the_middle(film: Film, tmp_path: Path) -> None:
+    path = film("open.mp4", options={"x264-params": "open-gop=1:scenecut=0"})
+    assert _ways(made(path, [(0, 20), (24, 48), (20, 60)], tmp_path)) == ["smart", "encode", "encode"]
+
+
+def test_pictures_that_lead_a_random_access_point_of_hevc_are_left_out(film: Film, tmp_path: Path) -> None:
+    path = film("film.hevc.mp4", "libx265", options={"preset": "ultrafast", "x265-params": "log-level=0:open-gop=1"})
+    with av.open(str(path)) as container:
+        packets = [(packet.pts or 0, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    second = [place for place, (_, is_key) in enumerate(packets) if is_key][1]
+    assert min(packets[second + 1 :]) < packets[second], "pictures lead the second keyframe"
+    found = made(path, [(GOP, NUM_FRAMES), (30, 60)], tmp_path)
+    assert _ways(found) == ["copy", "encode"]
+    with av.open(str(found[0][1])) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+def test_vp9_is_copied_into_mp4(film: Film, tmp_path: Path) -> None:
+    path = film("film.webm", "libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"})
+    assert _ways(made(path, [(24, 40), (30, 60)], tmp_path)) == ["copy", "encode"]
+
+
+def test_a_variable_frame_rate_keeps_its_times(film: Film, tmp_path: Path) -> None:
+    stamps = np.cumsum(np.random.default_rng(0).integers(1, 6, NUM_FRAMES)).tolist()
+    path = film("vfr.mp4", stamps=stamps)
+    assert _ways(made(path, [(24, 48), (20, 60), (25, 40)], tmp_path)) == ["copy", "smart", "encode"]
+
+
+@pytest.mark.parametrize("mode", ["smart", "encode"])
+def test_rotation_in_the_metadata_is_kept(film: Film, tmp_path: Path, mode: str) -> None:
+    path = film("turned.mp4", rotation=90.0)
+    assert abs(shown(path).rotation) == 90
+    made(path, [(24, 48), (20, 60), (26, 40)], tmp_path, mode=mode)
+
+
+def test_an_odd_side_grows_by_a_row_or_column_where_it_is_encoded(film: Film, tmp_path: Path) -> None:
+    path = film("odd.mp4", size=(95, 63), pix_fmt="yuv444p")
+    target = tmp_path / "clip.mp4"
+    (result,) = cut(path, [Span(5, 20, 5 / FPS, 20 / FPS)], [target], Rule())
+    assert result == Cut(5, 20, 15)
+    with open_video(target) as video:
+        assert (video.width_px, video.height_px) == (96, 64)
+        first = next(video.frames())[1].to_ndarray(format="gray")
+    with open_video(path) as video:
+        wanted = [frame.to_ndarray(format="gray") for _, frame in video.frames()][5]
+    assert np.abs(first[:63, :95].astype(int) - wanted).mean() < 2
+
+
+def test_ten_bits_are_copied_as_they_are_and_encoded_as_eight(film: Film, tmp_path: Path) -> None:
+    path = film("ten.mp4", pix_fmt="yuv420p10le")
+    source = shown(path)
+    outputs = [tmp_path / "copied.mp4", tmp_path / "encoded.mp4"]
+    found = cut(path, [source.span(0, 24), source.span(5, 30)], outputs, Rule())
+    assert [result.way for result in found if result] == ["copy", "encode"]
+    formats = []
+    for output in outputs:
+        with av.open(str(output)) as container:
+            formats.append(container.streams.video[0].codec_context.pix_fmt)
+    assert formats == ["yuv420p10le", "yuv420p"]
+
+
+def test_a_container_without_times_of_showing_is_counted_by_decoding(film: Film, tmp_path: Path) -> None:
+    path = film("film.avi")
+    assert index_of(path) is None
+    assert _ways(made(path, [(0, 24), (30, 50)], tmp_path)) == ["encode", "encode"]
+    assert _ways(made(path, [(0, 24)], tmp_path / "none", mode="copy_only")) == [None]
+
+
+def test_packets_that_tell_other_times_are_not_trusted(film: Film, tmp_path: Path) -> None:
+    path = film("film.mp4")
+    span = Span(24, 48, 25 / FPS, 49 / FPS)
+    assert cut(path, [span], [tmp_path / "a.mp4"], Rule()) == [Cut(24, 48, 24)]
+
+
+def test_frames_that_a_film_does_not_have_are_bad_data(film: Film, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="fewer frames than its clips need"):
+        cut(film("film.mp4"), [Span(60, 90, 60 / FPS, 90 / FPS)], [tmp_path / "a.mp4"], Rule())
+
+
+def test_equal_films_give_equal_bytes(film: Film, tmp_path: Path) -> None:
+    path = film("film.mp4")
+    bytes_of = [[output.read_bytes() for _, output in made(path, SPANS, tmp_path)] for _ in range(2)]
+    assert bytes_of[0] == bytes_of[1]
+
+
+def test_nothing_is_joined_where_the_parts_would_differ(film: Film) -> None:
+    index = index_of(film("film.mp4"))
+    span = Span(20, 48, 20 / FPS, 48 / FPS)
+    assert plan(index, span, Rule(), joinable=False) == [Encode(20, 48)]
+    head, run = plan(index, span, Rule(), joinable=True)
+    assert isinstance(run, Run)
+    assert (head, run.start, run.end) == (Encode(20, 24), 24, 48)
+
+
+def test_real_footage_is_cut_bit_for_bit_where_it_is_copied(real_clips: Path, tmp_path: Path) -> None:
+    found = made(real_clips / "bikes.mp4", [(30, 76), (60, 140), (80, 130), (150, 250)], tmp_path)
+    assert _ways(found) == ["copy", "smart", "encode", "smart"]
