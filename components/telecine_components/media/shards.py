@@ -4,8 +4,9 @@ An index names each member by offset and length, so a reader needs no tar librar
 """
 
 import io
+import math
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -48,6 +49,12 @@ class ShardWriter:
         offset = self._tar.offset + tarfile.BLOCKSIZE
         self._tar.addfile(info, io.BytesIO(data))
         return Member(offset, len(data))
+
+
+def tar_bytes(lengths: Iterable[int]) -> int:
+    """Size of a tar with members of these sizes: a header each, blocks, and the zeros that end it."""
+    blocks = sum(1 + math.ceil(length / tarfile.BLOCKSIZE) for length in lengths) + 2
+    return math.ceil(blocks * tarfile.BLOCKSIZE / tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def read_member(path: Path, offset: int, length: int) -> bytes:

@@ -1,8 +1,5 @@
 """Encode each source's kept clips as an item of its own, split by clip, join the index."""
 
-import hashlib
-import itertools
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -15,6 +12,7 @@ from telecine_components.curate.encode.contact_sheet import write_contact_sheet
 from telecine_components.curate.encode.samples import write_shard
 from telecine_components.curate.encode.spec import Inputs, Outputs
 from telecine_components.curate.encode.windows import windows_of
+from telecine_components.curate.kept import by_source, check_unchanged, digest_of
 from telecine_components.media import clips
 from telecine_components.media.index import SCHEMA, held_out_clips, write_index
 from telecine_components.media.shards import read_array
@@ -39,45 +37,30 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     folder = ctx.fetch(inputs.videos_uri)
     kept = _kept_by_source(clips.read(ctx.fetch(inputs.clips_uri), owner="curate.encode"), inputs)
     for name, rows in kept.items():
-        _check_unchanged(ctx, folder / name, rows[0]["source_digest"])
+        check_unchanged(ctx, folder / name, rows[0]["source_digest"])
 
     def process(source: Source, out_dir: Path) -> dict[str, Any]:
         windows = [window for clip in kept[source.name] for window in windows_of(clip, inputs)]
         return {"samples": write_shard(folder / source.name, windows, inputs, out_dir / SHARD)}
 
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
-    items = ctx.items([Source(name, _digest_of(rows), params) for name, rows in kept.items()], process)
+    items = ctx.items([Source(name, digest_of(rows, CLIP_COLUMNS), params) for name, rows in kept.items()], process)
     index = _join(items, kept, inputs)
     return _write(index, inputs, ctx)
 
 
 def _kept_by_source(rows: Rows, inputs: Inputs) -> dict[str, Rows]:
     """Clips that are long enough for a sample, by source, in the order of time."""
-    usable = [row for row in rows if row["reason"] is None and windows_of(row, inputs)]
-    if len(usable) < 2:
+    usable = by_source(rows, lambda row: windows_of(row, inputs))
+    num_usable = sum(map(len, usable.values()))
+    if num_usable < 2:
         num_kept = sum(row["reason"] is None for row in rows)
         needed_s = inputs.num_frames / inputs.sample_fps
         raise InputError(
             f"curate.encode: at least 2 clips must last {needed_s:g} s (one to train on, one to hold out), got "
-            f"{len(usable)} of {num_kept} kept clips; add footage, loosen curate.filter or take fewer frames"
+            f"{num_usable} of {num_kept} kept clips; add footage, loosen curate.filter or take fewer frames"
         )
-    usable.sort(key=lambda row: (row["source"], row["start_frame"]))
-    return {name: list(group) for name, group in itertools.groupby(usable, key=lambda row: str(row["source"]))}
-
-
-def _check_unchanged(ctx: Context, path: Path, digest: str) -> None:
-    if not path.is_file() or ctx.digest(path) != digest:
-        state = "differs from" if path.is_file() else "is missing from"
-        raise InputError(
-            f"curate.encode: {path.name} {state} what clips_uri describes; give the same videos_uri to "
-            "curate.split and curate.encode, and run curate.split again where videos changed"
-        )
-
-
-def _digest_of(rows: Rows) -> str:
-    """Of the video and of everything in its clips that a shard holds."""
-    parts = [rows[0]["source_digest"], *([row[name] for name in CLIP_COLUMNS] for row in rows)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return usable
 
 
 def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:

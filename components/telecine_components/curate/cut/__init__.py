@@ -1,0 +1,1 @@
+"""Cut kept clips out of their films, into shards of alike clips."""

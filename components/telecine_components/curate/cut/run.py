@@ -1,0 +1,112 @@
+"""Cut each source's kept clips as an item of its own, pack them into shards by bucket, join the manifest."""
+
+import dataclasses
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from telecine.config import Artifact
+from telecine.context import Context, Item, Source
+from telecine.errors import InputError, RetryLater
+from telecine_components.curate.cut import shards
+from telecine_components.curate.cut.spec import Inputs, Outputs
+from telecine_components.curate.kept import by_source, check_unchanged, digest_of
+from telecine_components.media import clips
+from telecine_components.media.cut import Rule, Span, cut
+
+log = logging.getLogger(__name__)
+
+ITEM_INPUTS = tuple(field.name for field in dataclasses.fields(Rule))
+CLIP_COLUMNS = ("clip_id", "start_frame", "end_frame", "start_s", "end_s")
+SOURCE_COLUMNS = ("clip_id", "source", "source_digest", "licence", "consent")
+NOT_COPYABLE, NOT_DECODABLE = "not_copyable", "not_decodable"
+
+Rows = list[dict[str, Any]]
+
+
+def run(inputs: Inputs, ctx: Context) -> Outputs:
+    """Write ``clips.parquet`` and ``shards/``; the clips are items.
+
+    Raises:
+        InputError: the videos are not those that the manifest describes, or no clip can be cut.
+    """
+    folder = ctx.fetch(inputs.videos_uri)
+    rows = clips.read(ctx.fetch(inputs.clips_uri), owner=ctx.component)
+    wanted = by_source(rows)
+    for name, found in wanted.items():
+        check_unchanged(ctx, folder / name, found[0]["source_digest"])
+    settings = {name: getattr(inputs, name) for name in ITEM_INPUTS}
+
+    def process(source: Source, out_dir: Path) -> dict[str, Any]:
+        return {"clips": _cut(folder / source.name, wanted[source.name], Rule(**settings), out_dir)}
+
+    sources = [Source(name, digest_of(found, CLIP_COLUMNS), settings) for name, found in wanted.items()]
+    items = ctx.items(sources, process)
+    made = {each["clip_id"]: (item, each) for item in items for each in item.value.get("clips", ())}
+    if not made:
+        num_kept = sum(map(len, wanted.values()))
+        raise InputError(f"curate.cut: none of {num_kept} kept clips could be cut with mode={inputs.mode}; use smart")
+    undecodable = {item.name for item in items if item.reason is not None}
+    marked = [
+        row if row["reason"] else _marked(row, row["clip_id"] in made, undecodable, ctx, settings) for row in rows
+    ]
+    clips.write(ctx.dir / "clips.parquet", marked)
+    return _write([row for row in marked if row["reason"] is None], made, inputs, ctx)
+
+
+def _cut(path: Path, rows: Rows, rule: Rule, out_dir: Path) -> Rows:
+    spans = [Span(row["start_frame"], row["end_frame"], row["start_s"], row["end_s"]) for row in rows]
+    found = cut(path, spans, [out_dir / _file_of(row["clip_id"]) for row in rows], rule)
+    return [
+        {
+            "clip_id": row["clip_id"],
+            "cut": each.way,
+            "cut_start_frame": each.start,
+            "cut_end_frame": each.end,
+            "num_encoded_frames": each.num_encoded,
+        }
+        for row, each in zip(rows, found, strict=True)
+        if each is not None
+    ]
+
+
+def _file_of(clip_id: str) -> str:
+    return f"{clip_id}.mp4"
+
+
+def _marked(
+    row: dict[str, Any], is_cut: bool, undecodable: set[str], ctx: Context, settings: dict[str, Any]
+) -> dict[str, Any]:
+    stamped = clips.stamp(row, name=ctx.component, version=ctx.code_digest, settings=settings)
+    if not is_cut:
+        stamped["reason"] = NOT_DECODABLE if row["source"] in undecodable else NOT_COPYABLE
+    return stamped
+
+
+def _write(rows: Rows, made: dict[str, tuple[Item, dict[str, Any]]], inputs: Inputs, ctx: Context) -> Outputs:
+    described = [shards.described(row, made[row["clip_id"]][1]) for row in rows]
+    files = {clip_id: ctx.path(f"{item.path}/{_file_of(clip_id)}") for clip_id, (item, _) in made.items()}
+    index, num_shards = [], 0
+    for name, members in shards.packed(described, files, inputs.shard_mib * 2**20):
+        if ctx.stop_requested:
+            raise RetryLater(f"curate.cut: stopped after {num_shards} shards; the same call packs them again")
+        places = shards.write(ctx.dir / "shards" / name, members, files)
+        index += [
+            row | {"shard": name, "offset": place.offset, "length": place.length}
+            for row, place in zip(members, places, strict=True)
+        ]
+        num_shards += 1
+    shards.write_index(ctx.dir / "shards" / shards.FILE, index)
+    ctx.declare_sources({name: row[name] for name in SOURCE_COLUMNS} | {"split": "train"} for row in index)
+    ways = Counter(row["cut"] for row in index)
+    ctx.tracker.metrics({f"cut/{way}": float(ways[way]) for way in ("copy", "smart", "encode")}, step=0)
+    log.info("event=cut_done num_clips=%d num_shards=%d %s", len(index), num_shards, dict(sorted(ways.items())))
+    return Outputs(
+        clips_uri=Artifact("clips.parquet"),
+        shards_uri=Artifact("shards"),
+        num_clips=len(index),
+        num_copied=ways["copy"],
+        num_encoded=ways["encode"],
+        num_shards=num_shards,
+    )
