@@ -1,3 +1,4 @@
+import dataclasses
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ from PIL import Image
 from telecine.errors import InputError
 from telecine.settings import Settings
 from telecine_components.curate.encode.spec import Inputs
-from telecine_components.curate.encode.windows import windows_of
+from telecine_components.curate.encode.windows import size_of, windows_of
 from telecine_components.media.decode import open_video
+from telecine_components.media.encode import write_mp4
 from telecine_components.media.index import held_out_clips
 from telecine_components.media.planes import planes_of, thumbnail
 from telecine_components.media.shards import read_array
@@ -45,7 +47,7 @@ def _local(deployment: Settings, row: dict[str, Any]) -> Path:
 
 
 def _clip(start_s: float, end_s: float) -> dict[str, Any]:
-    return {"clip_id": "ab", "start_s": start_s, "end_s": end_s, "end_frame": 0}
+    return {"clip_id": "ab", "start_s": start_s, "end_s": end_s, "end_frame": 0, "width_px": 4, "height_px": 3}
 
 
 def test_windows_fit_in_the_clip_and_never_overlap() -> None:
@@ -60,6 +62,36 @@ def test_windows_fit_in_the_clip_and_never_overlap() -> None:
 def test_a_clip_shorter_than_a_window_gives_none_and_one_of_its_length_gives_one() -> None:
     assert windows_of(_clip(0.0, 0.49), INPUTS) == []
     assert [window.times_s for window in windows_of(_clip(0.0, 0.5), INPUTS)] == [(0.0, 0.125, 0.25, 0.375)]
+
+
+@pytest.mark.parametrize(
+    ("clip", "size"),
+    [((1280, 720), (336, 192)), ((720, 1280), (192, 336)), ((640, 272), (400, 160)), ((9, 9), (256, 256))],
+)
+def test_a_sample_may_keep_the_aspect_of_its_clip_at_about_the_same_area(
+    clip: tuple[int, int], size: tuple[int, int]
+) -> None:
+    inputs = dataclasses.replace(INPUTS, width_px=256, height_px=256, keep_aspect=True)
+    described = {"width_px": clip[0], "height_px": clip[1]}
+    assert size_of(described, inputs) == size
+    assert size_of(described, dataclasses.replace(inputs, keep_aspect=False)) == (256, 256)
+    assert abs(size[0] * size[1] / 256**2 - 1) < 0.05
+
+
+def test_samples_of_several_sizes_lie_beside_each_other(
+    encode: Run, index_of: Rows, footage: Path, deployment: Settings
+) -> None:
+    tall = np.random.default_rng(0).integers(0, 256, (1, 96, 48, 3), np.uint8).repeat(48, axis=0)
+    write_mp4(footage / "tall.mp4", np.stack([np.roll(frame, 2 * k, axis=1) for k, frame in enumerate(tall)]), 24)
+    rows = index_of(encode(keep_aspect=True, side_multiple_px=4))
+    assert {(row["source"], row["width_px"], row["height_px"]) for row in rows} == {
+        ("day one/three.mp4", 24, 16),
+        ("one.mp4", 24, 16),
+        ("tall.mp4", 12, 28),
+    }
+    for row in rows:
+        frames = read_array(_local(deployment, row), row["offset"], row["length"])
+        assert frames.shape == (4, row["height_px"], row["width_px"], 3)
 
 
 def test_held_out_clips_are_at_least_one_and_never_all() -> None:

@@ -19,8 +19,26 @@ from telecine_components.media.shards import read_array
 
 log = logging.getLogger(__name__)
 
-ITEM_INPUTS = ("width_px", "height_px", "num_frames", "sample_fps", "max_samples_per_clip")
-CLIP_COLUMNS = ("clip_id", "start_s", "end_s", "end_frame", "caption", "licence", "consent")
+ITEM_INPUTS = (
+    "width_px",
+    "height_px",
+    "keep_aspect",
+    "side_multiple_px",
+    "num_frames",
+    "sample_fps",
+    "max_samples_per_clip",
+)
+CLIP_COLUMNS = (
+    "clip_id",
+    "start_s",
+    "end_s",
+    "end_frame",
+    "width_px",
+    "height_px",
+    "caption",
+    "licence",
+    "consent",
+)
 SOURCE_COLUMNS = ("clip_id", "source", "source_digest", "licence", "consent", "split")
 SHARD = "shard.tar"
 SHEET_ROWS = 12
@@ -68,12 +86,7 @@ def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:
     val = held_out_clips(
         {name: clip["shot_id"] for name, clip in by_id.items()}, val_ratio=inputs.val_ratio, seed=inputs.seed
     )
-    shared = {
-        "num_frames": inputs.num_frames,
-        "height_px": inputs.height_px,
-        "width_px": inputs.width_px,
-        "fps": inputs.sample_fps,
-    }
+    shared = {"num_frames": inputs.num_frames, "fps": inputs.sample_fps}
     index = []
     for item in items:
         if item.reason is not None:

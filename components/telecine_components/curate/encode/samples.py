@@ -43,6 +43,8 @@ def write_shard(video_path: Path, windows: Sequence[Window], inputs: Inputs, sha
                 {
                     "sample_id": window.sample_id,
                     "clip_id": window.clip["clip_id"],
+                    "height_px": window.height_px,
+                    "width_px": window.width_px,
                     "offset": member.offset,
                     "length": member.length,
                 }
@@ -57,9 +59,9 @@ def _samples(video: Video, windows: Sequence[Window], inputs: Inputs) -> Iterato
     for index, (time_s, frame) in enumerate(video.frames()):
         picture: Pixels | None = None
         while wanted and (time_s + half_s >= wanted[0][0] or index == wanted[0][1].end_frame - 1):
-            if picture is None:
-                picture = thumbnail(planes_of(frame), inputs.width_px, inputs.height_px)
             _, window = wanted.popleft()
+            if picture is None:
+                picture = thumbnail(planes_of(frame), window.width_px, window.height_px)
             frames.append(picture)
             if len(frames) == inputs.num_frames:
                 yield window, np.stack(frames)

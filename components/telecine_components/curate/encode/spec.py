@@ -1,4 +1,4 @@
-"""curate.encode: kept clips become training samples of one size, in tar shards with a Parquet index."""
+"""curate.encode: kept clips become training samples in tar shards with a Parquet index."""
 
 import dataclasses
 
@@ -12,6 +12,10 @@ class Inputs:
     videos_uri: Artifact = param(help="Folder of video files that curate.split read.")
     width_px: int = param(32, ge=8, help="Width of a sample; frames are cropped to the aspect ratio from the centre.")
     height_px: int = param(32, ge=8, help="Height of a sample.")
+    keep_aspect: bool = param(
+        False, help="Give samples the aspect of their clip instead: about the area of width by height, hardly cropped."
+    )
+    side_multiple_px: int = param(16, ge=1, help="What divides the sides of samples that keep their aspect.")
     num_frames: int = param(8, ge=1, help="Frames of a sample.")
     sample_fps: float = param(8.0, gt=0, help="Frames per second of a sample, whatever the source has.")
     max_samples_per_clip: int = param(4, ge=1, help="Windows taken from one clip; they never overlap.")
