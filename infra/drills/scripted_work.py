@@ -15,7 +15,7 @@ from telecine.storage import Store
 from telecine.work import commits
 from telecine.work.checkpoints import Checkpoints
 from telecine.work.digests import Digests
-from telecine.work.items import Items, Source
+from telecine.work.items import Items, Plain, Source
 from telecine.work.retention import Keep
 
 PREFIX = "work/drill.work/0123456789abcdef0123456789abcdef"
@@ -59,7 +59,8 @@ def attempt(store: Store, shape: Shape, home: Path, scratch: Path, name: str, *,
         force=force,
     )
     for index in range(shape.num_items):
-        items.one(Source(f"item {index}", f"digest-{index}", {"bytes": shape.file_bytes}), process, "stage")
+        source = Source(f"item {index}", f"digest-{index}", {"bytes": shape.file_bytes})
+        items.one(source, Plain("stage", process))
     state = _train(store, digests, shape, scratch, name, steps, force=force)
     folder = store.local(f"{PREFIX}/attempts/{name}") or scratch / "attempt"
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from telecine.reading import Reader
+from telecine.reading import Folder, Reader
 from telecine.storage import Store
 from telecine.tracking import RunTracker
 from telecine.work import address, attempts, items, runs, sources
 from telecine.work.attempts import Attempt
 from telecine.work.checkpoints import Checkpoint, Checkpoints
 from telecine.work.digests import Digests
-from telecine.work.items import Item, Items, Source
+from telecine.work.items import Executor, Item, Items, Plain, Source, Stage
 
-__all__ = ["Checkpoint", "Context", "Item", "Source"]
+__all__ = ["Checkpoint", "Context", "Folder", "Item", "Source"]
 
 LINE_EVERY_S = 10.0
 
@@ -66,15 +66,29 @@ class Context:
         """Local, read-only path of a file or folder named relative to the store's root."""
         return self._reader.path(store_path)
 
+    def folder(self, uri: str) -> Folder:
+        """A folder whose files are fetched one by one, where and while they are used."""
+        return Folder(uri, store_uri=self.store.uri, home=self._digests.home)
+
     def items(
         self, sources: Sequence[Source], process: Callable[[Source, Path], dict[str, Any]], *, stage: str = "items"
     ) -> list[Item]:
-        """Process each source once, ever; see :mod:`telecine.work.items`."""
+        """Process each source once, ever, one after the other in this process; see :mod:`telecine.work.items`."""
         return items.over(
             self._items,
             sources,
-            process,
-            stage=stage,
+            [Plain(stage, process)],
+            progress=self.progress,
+            stopping=lambda: self.stop_requested,
+        )
+
+    def stream(self, sources: Sequence[Source], stages: Sequence[Stage], executor: Executor) -> list[Item]:
+        """Pass each source through all stages once, ever, in an executor's processes; the items of the last stage."""
+        return items.handed_over(
+            self._items,
+            sources,
+            stages,
+            executor,
             progress=self.progress,
             stopping=lambda: self.stop_requested,
         )

@@ -24,6 +24,7 @@ class Digests:
     """
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self._memory = sqlite3.connect(home / "digests.sqlite", timeout=_PATIENCE_S, check_same_thread=False)
         self._ask("pragma journal_mode=wal")
