@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from telecine.errors import BadData, RetryLater
+from telecine_components.stages import alive
 
 MACHINE_FAULTS = frozenset(
     {errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOMEM, errno.ESTALE}
@@ -61,6 +62,7 @@ class Video:
                 first_s = stamp_s if first_s is None else first_s
                 time_s = stamp_s - first_s
             self._decoded += 1
+            alive.beat()
             yield time_s, frame
         self._check_complete(time_s)
 

@@ -1,0 +1,68 @@
+"""Stages that do what a decoder may do to the process it runs in."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from telecine.context import Item, Source
+from telecine.errors import BadData, InputError
+from telecine_components.stages import alive
+from telecine_components.stages.stage import Stage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy(Stage):
+    """Writes down each start in ``log``, then does what the source's name says."""
+
+    log: Path
+    item_s: float = 0.0
+
+    def setup(self) -> None:
+        self._note("setup")
+
+    def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
+        self._note(source.name)
+        verb = source.name.partition("-")[0]
+        getattr(self, verb, self.good)(source)
+        (out_dir / "name.txt").write_text(source.name)
+        before = source.given.value["text"] if isinstance(source.given, Item) else ""
+        return {"text": f"{before}{self.name}:{source.name};"}
+
+    def good(self, _: Source) -> None:
+        time.sleep(self.item_s)
+
+    def slow(self, _: Source) -> None:
+        """Longer than a stall, with signs of life."""
+        for _beat in range(20):
+            time.sleep(0.1)
+            alive.beat()
+
+    def hang(self, _: Source) -> None:
+        """In C, where no signal handler and no exception of Python's is heard."""
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+
+    def crash(self, _: Source) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def crashonce(self, source: Source) -> None:
+        if self.log.read_text().split().count(source.name) == 1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    def bad(self, _: Source) -> None:
+        raise BadData("it is bad")
+
+    def wrong(self, _: Source) -> None:
+        raise InputError("toy: this can never work")
+
+    def bug(self, _: Source) -> None:
+        raise KeyError("a bug")
+
+    def _note(self, text: str) -> None:
+        with self.log.open("a") as log:
+            log.write(f"{text}\n")
