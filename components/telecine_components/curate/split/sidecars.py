@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from pathlib import Path
+from collections.abc import Container
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from telecine.errors import BadData
@@ -24,9 +25,10 @@ class Sidecar:
         return caption if longest > 0 else self.caption
 
 
-def sidecar_path(video: Path) -> Path | None:
-    """The sidecar of a video; JSON wins where both exist."""
-    return next((path for path in (video.with_suffix(".json"), video.with_suffix(".txt")) if path.is_file()), None)
+def sidecar_name(video: str, names: Container[str]) -> str | None:
+    """Which of a folder's names is the sidecar of a video; JSON wins where both exist."""
+    stem = PurePosixPath(video)
+    return next((name for suffix in (".json", ".txt") if (name := str(stem.with_suffix(suffix))) in names), None)
 
 
 def read_sidecar(path: Path | None) -> Sidecar:

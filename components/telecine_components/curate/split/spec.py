@@ -18,6 +18,8 @@ class Inputs:
     dip_score: float = param(0.75, help="A smoothed similarity below this, unusual for its recent past, is a cut too.")
     dip_sigmas: float = param(3.0, gt=0, help="How many standard deviations below its recent past is unusual.")
     num_threads: int = param(1, ge=1, help="Threads of one decoder.")
+    num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
+    stall_s: float = param(120.0, gt=0, keyed=False, help="Silence after which a decoder counts as hung.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
