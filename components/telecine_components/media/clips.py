@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from telecine.errors import InputError
 
-_PARTS = ("dense", "main_object", "background", "camera", "style", "action")
+PARTS = ("dense", "main_object", "background", "camera", "style", "action")
+"""Parts of a structured caption, as in Any2Caption (arXiv 2503.24379)."""
 _STAGE = pa.struct([("name", pa.string()), ("version", pa.string()), ("settings", pa.string())])
 
 SCHEMA = pa.schema(
@@ -58,7 +59,7 @@ SCHEMA = pa.schema(
         pa.field("cluster", pa.int64()),  # which group of alike clips it was balanced within
         # What is said of it.
         pa.field("caption", pa.string()),
-        pa.field("captions", pa.struct([(part, pa.string()) for part in _PARTS])),  # as in Any2Caption, or null
+        pa.field("captions", pa.struct([(part, pa.string()) for part in PARTS])),  # as in Any2Caption, or null
         pa.field("captioner", pa.string()),  # who wrote them: "sidecar", "signals", or the model's name
         pa.field("licence", pa.string()),
         pa.field("consent", pa.string()),

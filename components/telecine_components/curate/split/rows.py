@@ -57,7 +57,7 @@ def _row(found: Analysis, span: tuple[int, int], sidecar: Sidecar, source_digest
         "motion": round(float(moved.mean()) * found.fps if len(moved) else 0.0, 6),
         "blur": round(float(np.median(found.blur[start:end])), 6),
         "exposure": round(float(found.exposure[start:end].mean()), 6),
-        "caption": sidecar.caption_of(start_s, end_s),
+        **sidecar.caption_columns(start_s, end_s),
         "licence": sidecar.licence,
         "consent": sidecar.consent,
     }

@@ -2,27 +2,41 @@
 
 import dataclasses
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from telecine.errors import BadData
+from telecine_components.media.clips import PARTS
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What is said of a span: one text, and six parts where the sidecar has them; empty where it says nothing."""
+
+    caption: str = ""
+    parts: Mapping[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Sidecar:
-    """Captions by time, and the rights that the file carries; empty strings where nothing is known."""
+    """What is said of each shot (start and end in seconds) and of the file, and the rights that it carries."""
 
-    shots: tuple[tuple[float, float, str], ...] = ()
-    caption: str = ""
+    shots: tuple[tuple[float, float, Words], ...] = ()
+    whole: Words = Words()
     licence: str = ""
     consent: str = ""
 
-    def caption_of(self, start_s: float, end_s: float) -> str:
-        """Caption of the shot with the longest overlap with the span, else the caption of the whole file."""
-        overlaps = [(min(end_s, end) - max(start_s, start), caption) for start, end, caption in self.shots]
-        longest, caption = max(overlaps, key=lambda overlap: overlap[0], default=(0.0, ""))
-        return caption if longest > 0 else self.caption
+    def caption_columns(self, start_s: float, end_s: float) -> dict[str, Any]:
+        """Columns of the manifest for a span: words of the shot with the longest overlap, else those of the file."""
+        overlaps = [(min(end_s, end) - max(start_s, start), words) for start, end, words in self.shots]
+        longest, words = max(overlaps, key=lambda overlap: overlap[0], default=(0.0, self.whole))
+        words = words if longest > 0 else self.whole
+        return {
+            "caption": words.caption,
+            "captions": words.parts,
+            "captioner": "sidecar" if words.caption else None,
+        }
 
 
 def sidecar_name(video: str, names: Container[str]) -> str | None:
@@ -41,7 +55,7 @@ def read_sidecar(path: Path | None) -> Sidecar:
         return Sidecar()
     try:
         text = path.read_text(encoding="utf-8")
-        return _from_json(json.loads(text)) if path.suffix == ".json" else Sidecar(caption=text.strip())
+        return _from_json(json.loads(text)) if path.suffix == ".json" else Sidecar(whole=Words(text.strip()))
     except UnicodeDecodeError:
         raise BadData(f"sidecar {path.suffix} is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -52,11 +66,17 @@ def _from_json(truth: Any) -> Sidecar:
     if not isinstance(truth, dict):
         raise BadData(f"sidecar .json must hold an object, got {type(truth).__name__}")
     try:
-        shots = tuple(
-            (float(shot["start_s"]), float(shot["end_s"]), str(shot.get("caption") or ""))
-            for shot in truth.get("shots", ())
-        )
+        shots = tuple((float(shot["start_s"]), float(shot["end_s"]), _words(shot)) for shot in truth.get("shots", ()))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise BadData("sidecar .json must give each of its shots start_s and end_s in seconds") from None
-    texts = (str(truth.get(name) or "") for name in ("caption", "licence", "consent"))
-    return Sidecar(shots, *texts)
+    licence, consent = (str(truth.get(name) or "") for name in ("licence", "consent"))
+    return Sidecar(shots, _words(truth), licence, consent)
+
+
+def _words(truth: Mapping[str, Any]) -> Words:
+    """``caption``, else the dense part of ``structured_caption``, and its six parts if none is empty."""
+    structured = truth.get("structured_caption")
+    given = structured if isinstance(structured, dict) else {}
+    parts = {part: str(given.get(part) or "").strip() for part in PARTS}
+    caption = str(truth.get("caption") or "").strip() or parts["dense"]
+    return Words(caption, parts if all(parts.values()) else None)
