@@ -1,0 +1,1 @@
+"""Captions of clips, by a captioner of choice."""

@@ -1,0 +1,1 @@
+"""Write structured six-part captions of the kept clips."""

@@ -1,0 +1,40 @@
+"""What a captioner says of a clip."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from telecine_components.media.clips import PARTS
+
+Parts = Mapping[str, str | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+    """A caption.
+
+    Attributes:
+        parts: text of each of :data:`telecine_components.media.clips.PARTS`, None where nothing can be said.
+        captioner: who says it.
+        fault: why the captioner that was asked did not, or empty.
+        num_output_tokens: what a language model wrote for it, failed answers included.
+    """
+
+    parts: Parts
+    captioner: str
+    fault: str = ""
+    num_output_tokens: int = 0
+
+
+class Captioner(Protocol):
+    """Whoever can look at a clip and say what it shows."""
+
+    def caption(self, video_path: Path, clip: Mapping[str, Any], /) -> Told:
+        """Caption one clip, a row of the manifest; raises BadData for one that cannot be decoded."""
+
+
+def merged(captions: Sequence[Parts]) -> dict[str, str | None]:
+    """One caption of several of successive windows: part by part in the order of time, no sentence said twice."""
+    texts = {part: dict.fromkeys(text for each in captions if (text := each[part])) for part in PARTS}
+    return {part: " ".join(said) or None for part, said in texts.items()}
