@@ -76,8 +76,15 @@ class Deployment:
         (self.home / "mlflow").mkdir(exist_ok=True)
         shutil.copy(_empty_tracker(), self.home / "mlflow" / "mlflow.db")
 
-    def start(self, *arguments: str, machine: str = "", **environment: str) -> "subprocess.Popen[str]":
-        """Start ``telecine`` with these arguments; ``machine`` makes it seem another one of the same name."""
+    def start(
+        self, *arguments: str, machine: str = "", is_leader: bool = False, **environment: str
+    ) -> "subprocess.Popen[str]":
+        """Start ``telecine`` with these arguments.
+
+        Args:
+            machine: makes it seem another machine of the same name.
+            is_leader: it leads a process group, which can be killed as a whole.
+        """
         command = [sys.executable, "-m", "telecine.cli", *arguments]
         if machine:
             (self.home / machine).write_text(machine)
@@ -90,13 +97,21 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=is_leader,
         )
 
     def start_run(
-        self, name: str, inputs: dict[str, Any], *arguments: str, machine: str = "", **environment: str
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        *arguments: str,
+        machine: str = "",
+        is_leader: bool = False,
+        **environment: str,
     ) -> "subprocess.Popen[str]":
-        """Start ``telecine run`` on a component."""
-        return self.start("run", name, "--inputs", json.dumps(inputs), *arguments, machine=machine, **environment)
+        """Start ``telecine run`` on a component; see :meth:`start`."""
+        words = ("run", name, "--inputs", json.dumps(inputs), *arguments)
+        return self.start(*words, machine=machine, is_leader=is_leader, **environment)
 
     def run(self, name: str, inputs: dict[str, Any], *arguments: str, **environment: str) -> Ended:
         """Run a component to its end."""

@@ -14,6 +14,7 @@ from typing import Any
 import container_builds
 import container_flywheel
 import crash_points
+import curation_kills
 import full_disk
 import http_faults
 import leaks
@@ -29,6 +30,7 @@ DRILLS: dict[str, Drill] = {
     "container_flywheel": container_flywheel.container_flywheel,
     "container_images": container_builds.container_images,
     "credentials": leaks.credentials,
+    "curation_kills": curation_kills.curation_kills,
     "full_disk": full_disk.full_disk,
     "process_kills": process_kills.process_kills,
     "racing_pairs": races.racing_pairs,

@@ -116,8 +116,7 @@ class Profile(_Anywhere):
         """
         needs, _ = self._table(component)
         for name in ("nodes", "ray_workers"):
-            declared = getattr(component.resources, name)
-            declared = max(declared, component.max_nodes) if name == "nodes" else declared
+            declared = max(getattr(component.resources, name), getattr(component, f"max_{name}"))
             if needs.get(name, declared) > declared:
                 raise InputError(
                     f"{_owner(component.name)}: {name} must be at most {declared}, which is what {component.name} was "

@@ -54,6 +54,7 @@ class Component:
         follower: ``module:function`` with the signature ``follow(inputs, follower) -> None``, which the nodes of a job
             run that do not lead; see :mod:`telecine.nodes`.
         max_nodes: how many nodes a cluster's profile may give it.
+        max_ray_workers: how many Ray workers a cluster's profile may give it; 0 where it does not hand items out.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Component:
     effects: bool = False
     follower: str = ""
     max_nodes: int = 1
+    max_ray_workers: int = 0
 
     def __post_init__(self) -> None:
         for cls in (self.inputs, self.outputs):

@@ -15,6 +15,7 @@ DRILLS = REPOSITORY / "infra" / "drills" / "drills.py"
 AT_LEAST = {
     "commit_crash_points": 80,
     "credentials": 3,
+    "curation_kills": 2,
     "full_disk": 1,
     "process_kills": 2,
     "racing_pairs": 2,
@@ -62,6 +63,7 @@ def test_the_record_holds_every_drill_in_full() -> None:
     assert set(record) >= {"container_flywheel", *AT_LEAST}
     assert record["commit_crash_points"]["injected"] >= 2000
     assert record["container_flywheel"]["injected"] >= 3
+    assert record["curation_kills"]["injected"] >= 20
     assert record["racing_pairs"]["injected"] >= 40
     assert record["process_kills"]["injected"] >= 20
     assert record["training_kills"]["injected"] >= 22

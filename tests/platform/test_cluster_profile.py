@@ -118,9 +118,15 @@ def test_nobody_runs_a_component_on_more_than_it_was_written_for(train: Componen
 
 
 def test_a_file_that_starts_a_single_node_component_twice_is_refused(tmp_path: Path) -> None:
-    for line in ("nodes = 2", "ray_workers = 1"):
+    for name, line in (("curate.split", "nodes = 2"), ("curate.filter", "ray_workers = 1")):
         with pytest.raises(InputError, match="each of more would do all of the work again"):
-            read(tmp_path, f'[components."curate.split"]\n{line}')
+            read(tmp_path, f'[components."{name}"]\n{line}')
+
+
+def test_a_component_whose_items_are_made_in_stages_takes_ray_workers(tmp_path: Path) -> None:
+    found = component.find("curate.split")
+    assert found.resources.ray_workers == 0
+    assert read(tmp_path, '[components."curate.split"]\nray_workers = 8').resources(found).ray_workers == 8
 
 
 def test_a_component_that_others_can_follow_takes_several_nodes(tmp_path: Path) -> None:

@@ -37,4 +37,5 @@ COMPONENT = Component(
     entry="telecine_components.curate.split.run:run",
     image="curate",
     resources=Resources(cpus=1, memory_gib=1.0),
+    max_ray_workers=1000,
 )
