@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 Pixels = npt.NDArray[np.uint8]
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 _LABEL_PX, _GAP_PX, _BETWEEN_PX = 16, 2, 14
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
@@ -28,14 +29,30 @@ def side_by_side(films: Sequence[Pixels], factor: int) -> Pixels:
 def write_side_by_side(path: Path, rows: Sequence[tuple[str, Sequence[Pixels]]], *, factor: int) -> None:
     """Write rows of (label, films of equal shape) into a PNG: the frames of each film from left to right."""
     strips = [(label, side_by_side([_strip(film) for film in films], factor)[0]) for label, films in rows]
-    width = max(strip.shape[1] for _, strip in strips)
-    sheet = Image.new("RGB", (width, sum(_LABEL_PX + strip.shape[0] + _GAP_PX for _, strip in strips)), _PAPER)
-    draw, top = ImageDraw.Draw(sheet), 0
-    for label, strip in strips:
-        draw.text((2, top + 1), label, fill=_INK)
-        sheet.paste(Image.fromarray(strip), (0, top + _LABEL_PX))
-        top += _LABEL_PX + strip.shape[0] + _GAP_PX
+    write_grid(path, [(label, Image.fromarray(strip)) for label, strip in strips])
+
+
+def write_grid(
+    path: Path, cells: Sequence[tuple[str, Image.Image]], *, columns: int = 1, font: Font | None = None
+) -> None:
+    """Write (label, picture) into a PNG, row by row; every column is as wide as the widest picture."""
+    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
+    heights = [_LABEL_PX + max(picture.height for _, picture in row) + _GAP_PX for row in rows]
+    width = max(picture.width for _, picture in cells)
+    sheet = Image.new("RGB", (width * columns + _BETWEEN_PX * (columns - 1), sum(heights)), _PAPER)
+    for place, (label, picture) in enumerate(cells):
+        row, column = divmod(place, columns)
+        left, top = column * (width + _BETWEEN_PX), sum(heights[:row])
+        sheet.paste(_label(label, width, font), (left, top))
+        sheet.paste(picture, (left, top + _LABEL_PX))
     sheet.save(path, optimize=True)
+
+
+def _label(text: str, width_px: int, font: Font | None) -> Image.Image:
+    """A line of text, cut off where the next column begins."""
+    line = Image.new("RGB", (width_px, _LABEL_PX), _PAPER)
+    ImageDraw.Draw(line).text((2, 1), text, fill=_INK, font=font)
+    return line
 
 
 def _strip(film: Pixels) -> Pixels:

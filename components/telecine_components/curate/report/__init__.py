@@ -1,0 +1,1 @@
+"""A page and pictures of what curation kept, what it rejected, and why."""
