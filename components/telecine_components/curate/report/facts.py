@@ -24,9 +24,10 @@ _SPREAD = (0.01, 0.99)
 _DERIVED: dict[str, Callable[[Row], float]] = {
     "duration_s": lambda row: row["end_s"] - row["start_s"],
     "side_px": lambda row: min(row["width_px"], row["height_px"]),
+    "aspect": lambda row: max(row["width_px"], row["height_px"]) / min(row["width_px"], row["height_px"]),
 }
 _NAMES = SCHEMA.names
-MEASURES = (*_DERIVED, *_NAMES[_NAMES.index("bits_per_pixel") : _NAMES.index("suitability") + 1])
+MEASURES = (*_DERIVED, "fps", *_NAMES[_NAMES.index("bits_per_pixel") : _NAMES.index("suitability") + 1])
 """What clips are measured by, in the order of the manifest."""
 ORDER = ("too_short", "too_long", "too_small", "too_dark", "too_bright", "too_blurry", "too_static", "too_fast")
 """How curate.filter orders the reasons of its facts and thresholds; other reasons come after them, by name."""
