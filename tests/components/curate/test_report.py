@@ -156,9 +156,23 @@ def test_a_histogram_holds_every_clip_that_was_measured() -> None:
     (motion,) = [m for m in facts.measures(rows, {"max_motion": 1.5, "min_motion": -40}) if m.name == "motion"]
     assert motion.kept.sum() + motion.rejected.sum() == 201
     assert motion.rejected.sum() == 49
-    assert motion.edges[0] == 0.0 and 1.5 < motion.edges[-1] < 10, "neither outlier nor far threshold squeezes it"
+    assert -0.1 < motion.edges[0] <= 0.01 and 1.5 < motion.edges[-1] < 3, (
+        "neither outlier nor far threshold squeezes it"
+    )
+    assert np.diff(motion.edges) == pytest.approx(np.diff(motion.edges).mean())
     assert motion.breaks(1.6) and not motion.breaks(1.4) and not motion.breaks(None)
     assert "logo" not in {m.name for m in facts.measures(rows, {})}, "nobody measured it"
+
+
+@pytest.mark.parametrize("limits", [(0.3, None), (None, 0.8), (0.3, 0.8), (0.001, 1.0), (0.5, 0.5001), (0.0, 1.0)])
+def test_no_bar_of_a_histogram_holds_clips_of_both_sides_of_a_threshold(limits: tuple[float | None, ...]) -> None:
+    rows = [clip(place, blur=float(blur)) for place, blur in enumerate(np.random.default_rng(0).random(300))]
+    given = {f"{side}_blur": limit for side, limit in zip(("min", "max"), limits, strict=True) if limit is not None}
+    (blur,) = [m for m in facts.measures(rows, given) if m.name == "blur"]
+    assert blur.kept.sum() == 300 and len(blur.kept) < 3 * facts.NUM_BINS
+    for limit in list(given.values())[: 1 if limits == (0.5, 0.5001) else 2]:
+        assert np.abs(blur.edges - limit).min() < 1e-9, "unless they lie closer together than a bar is wide"
+        assert blur.kept[blur.edges[:-1] < limit - 1e-9].sum() == sum(row["blur"] < limit for row in rows)
 
 
 def test_names_captions_and_reasons_cannot_write_into_the_page() -> None:

@@ -16,6 +16,7 @@ from telecine_components.media.clips import SCHEMA
 Row = Mapping[str, Any]
 
 NUM_BINS = 32
+"""About so many in a histogram."""
 MAX_KINDS = 20
 """Reasons of bad files that are told apart; the rest is one kind."""
 OTHER = "other reasons"
@@ -75,8 +76,8 @@ class Measure:
 
     Attributes:
         low, high: thresholds outside of which clips were rejected, or None.
-        edges: of the bins of the histogram [NUM_BINS + 1]; its outermost bins hold whatever lies beyond as well.
-        kept, rejected: clips in each bin [NUM_BINS].
+        edges: of the bins of the histogram [B + 1]; its outermost bins hold whatever lies beyond as well.
+        kept, rejected: clips in each bin [B].
         median_kept: None where no kept clip was measured.
     """
 
@@ -203,10 +204,19 @@ def _measure(
 
 
 def _edges(values: npt.NDArray[np.float64], limits: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Bins over nearly all values, and over a threshold that does not lie so far away that it would squeeze them."""
+    """Equal bins over nearly all values, and over a threshold unless it lies so far away that it would squeeze them.
+
+    A threshold is an edge, so that no bar holds clips of both its sides.
+    """
     first, last = (float(edge) for edge in np.quantile(values, _SPREAD))
     span = last - first or abs(last) * 0.1 or 1.0
-    near = [limit for limit in limits if first - span <= limit <= last + span]
+    near = sorted(limit for limit in limits if first - span <= limit <= last + span)
     first, last = min([first, *near]), max([last, *near])
-    margin = 0.02 * (last - first) or span / 2
-    return np.linspace(max(first - margin, min(first, 0.0)), last + margin, NUM_BINS + 1)
+    width = (last - first or span) / NUM_BINS
+    if len(near) > 1 and near[-1] - near[0] >= width:
+        width = (near[-1] - near[0]) / round((near[-1] - near[0]) / width)
+    anchor = near[0] if near else first
+    before, after = math.floor((first - anchor) / width), math.floor((last - anchor) / width) + 1
+    if near:
+        before = min(before, -1)  # what lies below it has a bar of its own
+    return np.array([anchor + width * place for place in range(before, after + 1)], np.float64)

@@ -71,7 +71,7 @@ def _panel(measure: Measure) -> str:
     kept = [_BASE * count / most for count in measure.kept.tolist()]
     both = [_BASE * count / most for count in (measure.kept + measure.rejected).tolist()]
     marks = "".join(_mark(measure, limit) for limit in (measure.low, measure.high) if limit is not None)
-    first, last = (f"{edge:.3g}" for edge in (measure.edges[0], measure.edges[-1]))
+    first, last = (f"{max(edge, 0):.3g}" for edge in (measure.edges[0], measure.edges[-1]))
     return (
         f'<figure><figcaption><b>{escape(words(measure.name))}</b> <span class="quiet">{limits_of(measure)}</span>'
         f'</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
