@@ -108,6 +108,14 @@ class Folder:
                 with _unchanged(files, lambda name: _mark(store.head(f"{path}/{name}"))):
                     yield Path(folder)
 
+    def beginning(self, name: str, size: int) -> bytes:
+        """The first ``size`` bytes of a file; none where it does not lie on this machine."""
+        root = self._root()
+        if root is None:
+            return b""
+        with (root / name).open("rb") as file:
+            return file.read(size)
+
     def digest(self, path: Path) -> str:
         """SHA-256 of a file in a folder that is at hand."""
         return Digests(self.home).file(path)

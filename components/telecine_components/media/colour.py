@@ -1,4 +1,4 @@
-"""Y'CbCr and R'G'B', 8 bit: the two matrices that footage uses, in numpy, so that bytes depend on nothing else."""
+"""Y'CbCr and R'G'B', 8 bit: the matrices that footage uses, in numpy, so that bytes depend on nothing else."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """Weights of red and blue in luma (ITU-R BT.601 and BT.709)."""
+    """Weights of red and blue in luma (ITU-R BT.601, BT.709 and BT.2020)."""
 
     red: float
     blue: float
@@ -23,7 +23,8 @@ class Matrix:
 
 BT601 = Matrix(0.299, 0.114)
 BT709 = Matrix(0.2126, 0.0722)
-_BY_CODE = {1: BT709, 5: BT601, 6: BT601}
+BT2020 = Matrix(0.2627, 0.0593)
+_BY_CODE = {1: BT709, 5: BT601, 6: BT601, 9: BT2020}
 """Codes of ISO/IEC 23091-2 (matrix coefficients), as AVFrame.colorspace has them."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 
 from telecine.errors import BadData, RetryLater
@@ -21,6 +22,12 @@ FALLBACK_FPS = 25.0
 COMPLETE_RATIO = 0.9
 """A file that gives fewer of the frames (or seconds) that its header promises is truncated; edit lists and
 rounded durations take less than that."""
+MOST_PIXELS = 36_000_000
+"""A picture of more is refused: one of 8K has 33 million, and a decoder holds many pictures at once."""
+HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,dv,h264,hevc,m4v,ivf,gif,nut"
+"""Formats that hold a film themselves. Left out are playlists, which would make a decoder open whatever they name, and
+guesses at text and pictures."""
 
 
 class Video:
@@ -30,13 +37,17 @@ class Video:
         width_px, height_px: size as shown, so after the rotation that the file asks for.
         fps: average rate; 0.0 where the file does not say.
         num_frames: as the header says; 0 where it does not.
+        codec: name of the coding, such as "h264".
+        coded_bytes: size of the stream's packets that :meth:`frames` has decoded so far.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
-        self._stream_frames = container.decode(stream)
+        self._stream_frames = self._decode()
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self.num_frames = stream.frames
+        self.codec = stream.codec_context.codec.canonical_name
+        self.coded_bytes = 0
         self._decoded = 0
         with self._decoder_errors():
             self._head = list(itertools.islice(self._stream_frames, 1))
@@ -54,7 +65,11 @@ class Video:
         """
         first_s: float | None = None
         time_s = 0.0
+        size = self._head[0].width, self._head[0].height
         for frame in itertools.chain(self._head, self._rest()):
+            if (frame.width, frame.height) != size:
+                was, now = "{}x{}".format(*size), f"{frame.width}x{frame.height}"
+                raise BadData(f"changes from {was} to {now} pixels at frame {self._decoded}")
             stamp_s = frame.time
             if stamp_s is None:
                 time_s = self._decoded / (self.fps or FALLBACK_FPS)
@@ -88,6 +103,11 @@ class Video:
         with self._decoder_errors():
             yield from self._stream_frames
 
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        for packet in self._container.demux(self._stream):
+            self.coded_bytes += packet.size
+            yield from packet.decode()
+
     def _check_complete(self, last_s: float) -> None:
         if self._decoded < COMPLETE_RATIO * self.num_frames:
             raise BadData(f"truncated after {self._decoded} of {self.num_frames} frames")
@@ -109,16 +129,21 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and choose the video stream with the most pixels; audio, subtitles and cover pictures are left alone.
 
     Raises:
-        BadData: empty, not a video, or without a video stream.
+        BadData: empty, not a video, or without a video stream; or useless, as its header tells before anything is
+            decoded: cut off, of more than MOST_PIXELS, or in HDR, which would have to be mapped to the tones of a
+            screen before anything could be measured or learnt from it.
     """
     if path.stat().st_size == 0:
         raise BadData("empty file")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+        container = av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise cause_of(error, "not a video") from error
     with container:
-        yield container, _largest_stream(container)
+        stream = _largest_stream(container)
+        _check_header(container, stream, path.stat().st_size)
+        yield container, stream
 
 
 @contextlib.contextmanager
@@ -139,6 +164,20 @@ def cause_of(error: av.FFmpegError, what: str) -> Exception:
     if error.errno in MACHINE_FAULTS:
         return RetryLater(f"{error.filename or 'a video'} could not be read: {error.strerror}")
     return BadData(f"{what}: {error.strerror}")
+
+
+def _check_header(container: InputContainer, stream: VideoStream, size: int) -> None:
+    """Refuse what need not be decoded to be known as useless."""
+    if stream.width * stream.height > MOST_PIXELS:
+        raise BadData(f"pictures of {stream.width}x{stream.height} are larger than 8K")
+    if stream.codec_context.color_trc in HDR:
+        raise BadData(f"HDR ({HDR[ColorTrc(stream.codec_context.color_trc)]}): convert it to SDR first")
+    # Only this family's index names every frame.
+    entries = stream.index_entries if "mp4" in container.format.name else ()
+    if entries and entries[-1].pos + entries[-1].size > size:
+        whole = sum(entry.pos + entry.size <= size for entry in entries)
+        if whole < COMPLETE_RATIO * len(entries):
+            raise BadData(f"truncated after {whole} of {len(entries)} frames")
 
 
 def _largest_stream(container: InputContainer) -> VideoStream:

@@ -15,8 +15,12 @@ from PIL import Image
 
 from telecine_components.media import colour
 
-PLANAR_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "yuvj440p"})
-"""8-bit planar formats that are read as they are; others are converted to yuv444p first."""
+PLANAR_FORMATS = frozenset(
+    {f"yuv{subsampling}p" for subsampling in (420, 422, 444, 440)}
+    | {f"yuvj{subsampling}p" for subsampling in (420, 422, 444, 440)}
+    | {f"yuva{subsampling}p" for subsampling in (420, 422, 444)}
+)
+"""8-bit planar formats that are read as they are, alpha left out; others are converted to yuv444p first."""
 
 LUMA_TO_FULL = [min(255, max(0, round((level - 16) * 255 / 219))) for level in range(256)]
 CHROMA_TO_FULL = [min(255, max(0, round(128 + (level - 128) * 255 / 224))) for level in range(256)]

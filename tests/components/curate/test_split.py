@@ -76,7 +76,7 @@ def test_each_bad_file_is_one_row_with_its_reason(run_component: Run, footage: P
     reasons = {row["source"]: row["reason"] for row in rows_of(outputs.clips_uri) if row["reason"]}
     assert outputs.num_bad_files == len(reasons) == 5
     assert reasons["empty.mp4"] == "empty file"
-    assert reasons["truncated.mp4"].startswith("undecodable after")
+    assert reasons["truncated.mp4"].startswith("truncated after")
     assert reasons["text.mov"].startswith("not a video")
     assert reasons["sidecar.mp4"].startswith("sidecar .json is not valid JSON")
     assert reasons["two.mp4"] == "same bytes as one.mp4"

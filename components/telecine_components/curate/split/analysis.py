@@ -1,114 +1,80 @@
-"""One pass over a video: every frame is decoded once, and all that is measured is measured then."""
+"""One pass over a video: every frame is decoded once, and all that is found out is found out then."""
 
+import array
 import dataclasses
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
-from telecine_components.curate.split import measures, similarity
-from telecine_components.media.decode import FALLBACK_FPS, open_video
-from telecine_components.media.planes import Planes, colour_picture, luma, planes_of
+from telecine_components.media.decode import FALLBACK_FPS, Video, open_video
+from telecine_components.media.glance import glance_of
+from telecine_components.media.measures.meter import Meter
+from telecine_components.media.planes import planes_of
+from telecine_components.media.shots.finder import ShotFinder
+from telecine_components.media.shots.koala import KoalaFinder
+from telecine_components.media.shots.shot import Shot
 
-SIDE_PX = 128
-BLUR_PX = 320
-BLUR_PER_S = 3.0
-CHUNK_FRAMES = 8
-
-Scores = npt.NDArray[np.float64]
+DETECTORS = ("telecine", "koala")
+FPS_TOLERANCE = 0.01
+"""A header's rate counts where it is as near as this to the measured one: it is exact, time stamps may be rounded."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Analysis:
     """What one pass found.
 
     Attributes:
-        times_s: start of each frame [F]; ``end_s`` is the end of the last.
-        similarity: per pair of frames [F - 1], see :mod:`.similarity`.
-        motion: per pair [F - 1], share of the frame's size.
-        exposure: per frame [F], 0 black .. 1 white.
-        blur: per frame [F], of the last frame that was looked at for it.
+        edges_s: when each frame begins, in seconds since the first, and when the last one ends [F + 1].
+        fps: average rate.
+        bits_per_pixel: size of the coded stream over the pixels shown.
     """
 
     width_px: int
     height_px: int
+    codec: str
     fps: float
-    end_s: float
-    times_s: Scores
-    similarity: Scores
-    motion: Scores
-    exposure: Scores
-    blur: Scores
+    bits_per_pixel: float
+    edges_s: npt.NDArray[np.float64]
+    shots: list[Shot]
+    meter: Meter
 
 
-def analyse(path: Path, *, num_threads: int = 1) -> Analysis:
-    """Decode the video at ``path`` once and measure it.
+def analyse(path: Path, *, detector: str, num_threads: int = 1) -> Analysis:
+    """Decode the video at ``path`` once, find its shots with one of DETECTORS, and measure it.
 
     Raises:
         BadData: it cannot be decoded to its end.
     """
+    times_s, meter = array.array("d"), Meter()
+    ours, koala = ShotFinder(), KoalaFinder()
     with open_video(path, num_threads=num_threads) as video:
-        walk = _Walk(BLUR_PER_S)
-        for time_s, frame in video.frames():
-            walk.look_at(time_s, frame)
-        return walk.result(video.width_px, video.height_px, video.fps)
+        for index, (time_s, frame) in enumerate(video.frames()):
+            planes = planes_of(frame)
+            glance = glance_of(planes, index, time_s)
+            if detector == "koala":
+                koala.look_at(planes)
+            else:
+                ours.look_at(glance)
+            meter.look_at(planes, glance)
+            times_s.append(time_s)
+    # Broken stamps may step back; a clip must not end before it begins.
+    starts_s = np.maximum.accumulate(np.asarray(times_s))
+    fps = _rate(video, starts_s)
+    return Analysis(
+        width_px=video.width_px,
+        height_px=video.height_px,
+        codec=video.codec,
+        fps=fps,
+        bits_per_pixel=8 * video.coded_bytes / (len(starts_s) * video.width_px * video.height_px),
+        edges_s=np.append(starts_s, starts_s[-1] + 1 / fps),
+        shots=(koala if detector == "koala" else ours).shots(),
+        meter=meter,
+    )
 
 
-class _Walk:
-    """What has been seen so far. Pictures are kept for one chunk, numbers for the whole file."""
-
-    def __init__(self, blur_per_s: float) -> None:
-        self._blur_step_s = 1 / blur_per_s
-        self._next_blur_s = 0.0
-        self._times: list[float] = []
-        self._exposure: list[float] = []
-        self._blur: list[float] = []
-        self._greys: list[npt.NDArray[np.uint8]] = []
-        self._histograms: list[npt.NDArray[np.int64]] = []
-        self._similarity: list[Scores] = []
-        self._motion: list[Scores] = []
-
-    def look_at(self, time_s: float, frame: av.VideoFrame) -> None:
-        planes = planes_of(frame)
-        grey, picture = colour_picture(planes, SIDE_PX, SIDE_PX)
-        self._times.append(time_s)
-        self._exposure.append(measures.exposure(np.array(grey.histogram())))
-        self._greys.append(np.asarray(grey))
-        self._histograms.append(np.array(picture.histogram()).reshape(3, 256))
-        self._blur.append(self._blur_at(time_s, planes))
-        if len(self._greys) > CHUNK_FRAMES:
-            self._compare()
-
-    def result(self, width_px: int, height_px: int, fps: float) -> Analysis:
-        if len(self._greys) > 1:
-            self._compare()
-        times_s = np.array(self._times)
-        last_s = float(times_s[-1])
-        fps = fps or ((len(times_s) - 1) / last_s if last_s else FALLBACK_FPS)
-        return Analysis(
-            width_px=width_px,
-            height_px=height_px,
-            fps=fps,
-            end_s=last_s + 1 / fps,
-            times_s=times_s,
-            similarity=np.concatenate([np.zeros(0), *self._similarity]),
-            motion=np.concatenate([np.zeros(0), *self._motion]),
-            exposure=np.array(self._exposure),
-            blur=np.array(self._blur),
-        )
-
-    def _blur_at(self, time_s: float, planes: Planes) -> float:
-        if self._blur and time_s < self._next_blur_s:
-            return self._blur[-1]
-        self._next_blur_s = time_s + self._blur_step_s
-        shrink = min(1.0, BLUR_PX / max(planes.y.width, planes.y.height))
-        size = max(1, round(planes.y.width * shrink)), max(1, round(planes.y.height * shrink))
-        return measures.blur(np.asarray(luma(planes, *size)))
-
-    def _compare(self) -> None:
-        greys, histograms = np.stack(self._greys), np.stack(self._histograms)
-        structure = similarity.structure_similarity(similarity.with_edges(greys))
-        self._similarity.append(similarity.similarity(similarity.colour_correlation(histograms), structure))
-        self._motion.append(measures.motion(greys))
-        del self._greys[:-1], self._histograms[:-1]
+def _rate(video: Video, starts_s: npt.NDArray[np.float64]) -> float:
+    measured = (len(starts_s) - 1) / starts_s[-1] if starts_s[-1] > 0 else 0.0
+    if measured and abs(video.fps / measured - 1) > FPS_TOLERANCE:
+        return float(measured)
+    return video.fps or FALLBACK_FPS

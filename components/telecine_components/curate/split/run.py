@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from telecine.config import Artifact
-from telecine.context import Context, Folder, Source
+from telecine.context import Context, Folder, Item, Source
 from telecine.reading import is_sha256
 from telecine_components.curate.split.analysis import analyse
 from telecine_components.curate.split.rows import clip_rows
@@ -21,7 +21,8 @@ from telecine_components.stages.stage import Stage
 
 log = logging.getLogger(__name__)
 
-ITEM_INPUTS = ("max_clip_s", "trim_frames", "cut_score", "cut_sigmas", "dip_score", "dip_sigmas")
+ITEM_INPUTS = ("detector", "max_clip_s", "trim_frames")
+ROWS_FILE = "clips.parquet"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,21 +32,26 @@ class Split(Stage):
     videos: Folder
     inputs: Inputs
 
-    def process(self, source: Source, _: Path) -> dict[str, Any]:
-        """``source_digest``, SHA-256 of the video, and ``clips``, rows of the manifest without the source's name."""
+    def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
+        """``source_digest``, SHA-256 of the video; its clips in ROWS_FILE, each with its poster beside it."""
         with self.videos.at_hand(source.given) as folder:
             path = folder / source.name
             digest = self.videos.digest(path)
             sidecar = read_sidecar(next((folder / name for name in source.given if name != source.name), None))
-            found = analyse(path, num_threads=self.inputs.num_threads)
-            return {"source_digest": digest, "clips": clip_rows(found, sidecar, digest, self.inputs)}
+            found = analyse(path, detector=self.inputs.detector, num_threads=self.inputs.num_threads)
+            rows = clip_rows(found, sidecar, digest, self.inputs)
+            for row in rows:
+                row["poster"] = f"{row['clip_id']}.jpg"
+                (out_dir / row["poster"]).write_bytes(found.meter.poster(row["start_frame"], row["end_frame"]))
+            clips.write(out_dir / ROWS_FILE, rows)
+            return {"source_digest": digest}
 
 
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Write ``clips.parquet``."""
     videos = ctx.folder(inputs.videos_uri)
     digests = digests_of(videos)
-    names = find_videos(digests, inputs.videos_uri)
+    names = find_videos(videos, digests)
     firsts = {digests[name]: name for name in reversed(names)}
     sources = [_source(name, digests) for name in names if firsts[digests[name]] == name]
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
@@ -57,9 +63,18 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         digest = item.value.get("source_digest", digests[item.name])
         first = seen.setdefault(digest, item.name)
         reason = f"same bytes as {first}" if first != item.name else item.reason
-        good = [{"source": item.name} | row for row in item.value.get("clips", ())]
-        rows[item.name] = good if reason is None else [_bad_row(item.name, digest, reason)]
-    return _join(rows, ctx)
+        rows[item.name] = _rows_of(item, ctx) if reason is None else [_bad_row(item.name, digest, reason)]
+    manifest = [
+        clips.stamp(row, name=COMPONENT.name, version=ctx.code_digest, settings=params)
+        for name in sorted(rows)
+        for row in rows[name]
+    ]
+    return _join(manifest, len(rows), ctx)
+
+
+def _rows_of(item: Item, ctx: Context) -> list[dict[str, Any]]:
+    found = clips.read(ctx.path(f"{item.path}/{ROWS_FILE}"), owner=COMPONENT.name)
+    return [row | {"source": item.name, "poster": f"{item.path}/{row['poster']}"} for row in found]
 
 
 def _source(name: str, digests: Mapping[str, str]) -> Source:
@@ -72,15 +87,14 @@ def _source(name: str, digests: Mapping[str, str]) -> Source:
     return Source(name, hashlib.sha256(together.encode()).hexdigest(), given=given)
 
 
-def _join(rows: dict[str, list[dict[str, Any]]], ctx: Context) -> Outputs:
-    manifest = [row for name in sorted(rows) for row in rows[name]]
+def _join(manifest: list[dict[str, Any]], num_files: int, ctx: Context) -> Outputs:
     clips.write(ctx.dir / "clips.parquet", manifest)
-    bad = [row for row in manifest if row.get("reason")]
+    num_bad = sum(row.get("clip_id") is None for row in manifest)
     outputs = Outputs(
         clips_uri=Artifact("clips.parquet"),
-        num_files=len(rows),
-        num_bad_files=len(bad),
-        num_clips=len(manifest) - len(bad),
+        num_files=num_files,
+        num_bad_files=num_bad,
+        num_clips=len(manifest) - num_bad,
     )
     log.info(
         "event=split_done num_files=%d num_bad_files=%d num_clips=%d",

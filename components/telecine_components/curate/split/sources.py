@@ -7,6 +7,7 @@ from telecine.errors import InputError
 from telecine.reading import Folder
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts"})
+_TS_PACKET = 188
 
 
 def digests_of(videos: Folder) -> dict[str, str]:
@@ -27,16 +28,27 @@ def digests_of(videos: Folder) -> dict[str, str]:
         raise InputError(f"curate.split: {error.filename} cannot be read; allow reading it") from None
 
 
-def find_videos(names: Iterable[str], uri: str) -> list[str]:
-    """Those of the paths below ``uri`` that have a video suffix and are not hidden, sorted.
+def find_videos(videos: Folder, names: Iterable[str]) -> list[str]:
+    """Those of the paths below the folder that are named like a video, or lie on this machine and begin like one,
+    and are not hidden; sorted.
 
     Raises:
         InputError: none is.
     """
-    paths = [PurePosixPath(name) for name in names]
-    found = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
-    found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    paths = [path for path in map(PurePosixPath, names) if not any(part.startswith(".") for part in path.parts)]
+    found = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES or _begins_like_a_video(videos, path)]
     if not found:
         known = " ".join(sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES))
-        raise InputError(f"curate.split: no videos in {uri}; put files ending in one of ({known}) there")
+        raise InputError(f"curate.split: no videos in {videos.uri}; put files ending in one of ({known}) there")
     return sorted(map(str, found))
+
+
+def _begins_like_a_video(videos: Folder, path: PurePosixPath) -> bool:
+    """Whether a file starts as MP4, Matroska, AVI, FLV, MPEG or its transport stream do."""
+    head = videos.beginning(str(path), _TS_PACKET + 1)
+    return (
+        head[4:8] == b"ftyp"
+        or head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"\0\0\x01\xba"))
+        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+        or (len(head) > _TS_PACKET and head[0] == head[_TS_PACKET] == 0x47)
+    )

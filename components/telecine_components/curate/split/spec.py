@@ -9,14 +9,13 @@ from telecine.config import Artifact, param
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
     videos_uri: Artifact = param(help="Folder of video files, searched through all its subfolders.")
+    detector: str = param(
+        "telecine",
+        choices=("telecine", "koala"),
+        help="Who finds the shots: our detector, or Koala-36M's as published.",
+    )
     max_clip_s: float = param(4.0, gt=0, help="Longer shots are cut into equal clips of at most this length.")
     trim_frames: int = param(4, ge=0, help="Frames dropped on both sides of a transition.")
-    cut_score: float = param(
-        1.3, help="A pair of frames less alike than this may be a cut (2.88 equal, below 0 unlike)."
-    )
-    cut_sigmas: float = param(3.0, ge=0, help="How far below the pairs before and after it a cut has to lie.")
-    dip_score: float = param(0.75, help="A smoothed similarity below this, unusual for its recent past, is a cut too.")
-    dip_sigmas: float = param(3.0, gt=0, help="How many standard deviations below its recent past is unusual.")
     num_threads: int = param(1, ge=1, help="Threads of one decoder.")
     num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
     stall_s: float = param(120.0, gt=0, keyed=False, help="Silence after which a decoder counts as hung.")
@@ -36,6 +35,6 @@ COMPONENT = Component(
     outputs=Outputs,
     entry="telecine_components.curate.split.run:run",
     image="curate",
-    resources=Resources(cpus=1, memory_gib=1.0),
+    resources=Resources(cpus=1, memory_gib=1.5),
     max_ray_workers=1000,
 )
