@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         pa.field("start_frame", pa.int64()),
         pa.field("end_frame", pa.int64()),  # exclusive
         pa.field("num_frames", pa.int64()),
+        pa.field("shot_start_frame", pa.int64()),  # where the shot begins that it is of; trimming lies between
         pa.field("begins_with", pa.string()),  # "start", "cut", "dissolve", "fade", or "clip" inside a shot
         pa.field("ends_with", pa.string()),  # the same, with "end" for the file's
         # What the file says of itself.

@@ -38,12 +38,16 @@ class Span:
 
     The seconds are what the pass saw that chose the frames. Where a film's packets tell other times, its frames are
     counted by decoding it.
+
+    Attributes:
+        earliest: frame from which on the clip may begin sooner, where that saves encoding; ``start`` if not given.
     """
 
     start: int
     end: int
     start_s: float
     end_s: float
+    earliest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +119,15 @@ def plan(index: PacketIndex | None, span: Span, rule: Rule, *, joinable: bool) -
         index: of the film's packets; None where they tell nothing.
         joinable: whether encoded parts can stand beside copied ones.
     """
-    run = None if index is None or rule.mode == "encode" else index.copyable(span.start, span.end)
+    run = None
+    if index is not None and rule.mode != "encode":
+        earliest = span.start if span.earliest is None else span.earliest
+        run = index.copyable(earliest, span.end, latest_by=span.start)
     if rule.mode == "copy_only":
         return [] if run is None else [run]
     if run is None:
         return [Encode(span.start, span.end)]
-    head, tail = Encode(span.start, run.start), Encode(run.end, span.end)
+    head, tail = Encode(min(span.start, run.start), run.start), Encode(run.end, span.end)
     encoded = [each for each in (head, tail) if each.end - each.start > rule.max_trim_frames]
     if encoded and not joinable:
         return [Encode(span.start, span.end)]

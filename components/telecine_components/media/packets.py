@@ -70,9 +70,16 @@ class PacketIndex:
         number = int(np.searchsorted(self.stamps, stamp)) if stamp is not None else len(self.stamps)
         return number if number < len(self.stamps) and self.stamps[number] == stamp else -1
 
-    def copyable(self, start: int, end: int) -> Run | None:
-        """The longest run of packets within these frames that can be decoded without any other packet."""
-        place = int(np.searchsorted(self.shown[self.entries], start))
+    def copyable(self, start: int, end: int, *, latest_by: int | None = None) -> Run | None:
+        """The longest run of packets within these frames that can be decoded without any other packet.
+
+        Args:
+            latest_by: of the runs that begin by this frame, the one that begins last is meant.
+        """
+        numbers = self.shown[self.entries]
+        place = int(np.searchsorted(numbers, start))
+        if latest_by is not None:
+            place = max(place, int(np.searchsorted(numbers, latest_by, side="right")) - 1)
         if place == len(self.entries) or (begin := int(self.shown[first := int(self.entries[place])])) >= end:
             return None
         # Frames that are left out lie between them; a longer look could only find more of the same run.

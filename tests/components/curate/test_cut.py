@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from telecine.errors import InputError
@@ -13,6 +14,7 @@ from telecine_components.curate.cut.shards import packed
 from telecine_components.media.decode import open_video
 from telecine_components.media.shards import read_member
 
+CUT = 40
 Run = Callable[..., Any]
 Rows = Callable[[str], list[dict[str, Any]]]
 
@@ -83,13 +85,32 @@ def test_the_shards_hold_the_kept_clips_and_nothing_else(cut: Run, kept: str, ro
         assert (told["cut"], told["cut_start_frame"]) == (row["cut"], row["cut_start_frame"])
 
 
-def test_a_member_plays_the_frames_of_its_clip(cut: Run, rows_of: Rows, tmp_path: Path) -> None:
-    outputs = cut()
+@pytest.mark.parametrize("slack", [0, 4])
+def test_a_member_plays_the_frames_of_its_clip_within_what_may_be_trimmed_and_added(
+    cut: Run, rows_of: Rows, tmp_path: Path, slack: int
+) -> None:
+    outputs = cut(max_trim_frames=slack, max_widen_frames=slack)
     for row in rows_of(f"{outputs.shards_uri}/shards.parquet"):
         film = tmp_path / "clip.mp4"
         film.write_bytes(read_member(_folder(outputs) / row["shard"], row["offset"], row["length"]))
         with open_video(film) as video:
-            assert sum(1 for _ in video.frames()) == row["num_frames"] == row["cut_end_frame"] - row["cut_start_frame"]
+            assert sum(1 for _ in video.frames()) == row["cut_end_frame"] - row["cut_start_frame"]
+        assert abs(row["cut_start_frame"] - row["start_frame"]) <= slack
+        assert 0 <= row["end_frame"] - row["cut_end_frame"] <= slack
+        assert row["cut_start_frame"] >= row["shot_start_frame"]
+
+
+def test_a_keyframe_between_a_cut_and_its_clip_begins_the_clip(cut: Run, footage: Path, rows_of: Rows) -> None:
+    with av.open(str(footage / "day one" / "three.mp4")) as film:
+        keys = {round(packet.pts * packet.time_base * 24) for packet in film.demux(video=0) if packet.is_keyframe}
+    assert CUT in keys, "the encoder saw the cut"
+
+    def begins(**inputs: Any) -> set[tuple[int, str]]:
+        index = rows_of(f"{cut(**inputs).shards_uri}/shards.parquet")
+        return {(row["cut_start_frame"], row["cut"]) for row in index if row["start_frame"] == CUT + 4}
+
+    assert begins() == {(CUT, "copy")}
+    assert begins(max_widen_frames=3) == {(CUT + 4, "encode")}
 
 
 def test_equal_inputs_give_equal_shards(cut: Run) -> None:

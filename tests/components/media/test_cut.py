@@ -132,6 +132,18 @@ def test_a_few_frames_are_rather_dropped_than_encoded_where_that_is_allowed(film
     assert _ways(made(film("film.mp4"), [(19, 48)], tmp_path, max_trim_frames=4)) == ["smart"]
 
 
+@pytest.mark.parametrize(("earliest", "start", "way"), [(20, 24, "copy"), (24, 24, "copy"), (25, 25, "encode")])
+def test_a_clip_may_begin_sooner_where_a_keyframe_allows_to_copy_it(
+    film: Film, tmp_path: Path, earliest: int, start: int, way: str
+) -> None:
+    path, target = film("film.mp4"), tmp_path / "clip.mp4"
+    source = shown(path)
+    (result,) = cut(path, [dataclasses.replace(source.span(28, 48), earliest=earliest)], [target], Rule())
+    assert result is not None
+    assert (result.start, result.end, result.way) == (min(start, 28) if way == "copy" else 28, 48, way)
+    _check_alike(shown(target), source, result)
+
+
 def test_copy_only_encodes_nothing_and_leaves_out_what_has_no_keyframe(film: Film, tmp_path: Path) -> None:
     found = made(film("film.mp4"), [(2, 60), (30, 40)], tmp_path, mode="copy_only")
     assert _ways(found) == ["copy", None]

@@ -17,8 +17,9 @@ from telecine_components.media.cut import Rule, Span, cut
 
 log = logging.getLogger(__name__)
 
-ITEM_INPUTS = tuple(field.name for field in dataclasses.fields(Rule))
-CLIP_COLUMNS = ("clip_id", "start_frame", "end_frame", "start_s", "end_s")
+RULE_INPUTS = tuple(field.name for field in dataclasses.fields(Rule))
+ITEM_INPUTS = (*RULE_INPUTS, "max_widen_frames")
+CLIP_COLUMNS = ("clip_id", "start_frame", "end_frame", "start_s", "end_s", "shot_start_frame", "begins_with")
 SOURCE_COLUMNS = ("clip_id", "source", "source_digest", "licence", "consent")
 NOT_COPYABLE, NOT_DECODABLE = "not_copyable", "not_decodable"
 
@@ -39,7 +40,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     settings = {name: getattr(inputs, name) for name in ITEM_INPUTS}
 
     def process(source: Source, out_dir: Path) -> dict[str, Any]:
-        return {"clips": _cut(folder / source.name, wanted[source.name], Rule(**settings), out_dir)}
+        return {"clips": _cut(folder / source.name, wanted[source.name], inputs, out_dir)}
 
     sources = [Source(name, digest_of(found, CLIP_COLUMNS), settings) for name, found in wanted.items()]
     items = ctx.items(sources, process)
@@ -55,8 +56,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     return _write([row for row in marked if row["reason"] is None], made, inputs, ctx)
 
 
-def _cut(path: Path, rows: Rows, rule: Rule, out_dir: Path) -> Rows:
-    spans = [Span(row["start_frame"], row["end_frame"], row["start_s"], row["end_s"]) for row in rows]
+def _cut(path: Path, rows: Rows, inputs: Inputs, out_dir: Path) -> Rows:
+    rule = Rule(**{name: getattr(inputs, name) for name in RULE_INPUTS})
+    spans = [_span(row, inputs.max_widen_frames) for row in rows]
     found = cut(path, spans, [out_dir / _file_of(row["clip_id"]) for row in rows], rule)
     return [
         {
@@ -69,6 +71,14 @@ def _cut(path: Path, rows: Rows, rule: Rule, out_dir: Path) -> Rows:
         for row, each in zip(rows, found, strict=True)
         if each is not None
     ]
+
+
+def _span(row: dict[str, Any], max_widen_frames: int) -> Span:
+    """The frames of a clip. Those between it and a cut were trimmed for safety; encoders put keyframes among them."""
+    start, earliest = row["start_frame"], None
+    if row["begins_with"] == "cut" and row["shot_start_frame"] is not None:
+        earliest = max(row["shot_start_frame"], start - max_widen_frames)
+    return Span(start, row["end_frame"], row["start_s"], row["end_s"], earliest)
 
 
 def _file_of(clip_id: str) -> str:

@@ -18,7 +18,10 @@ class Inputs:
         help="Encode what cannot be copied; leave it out; or encode everything.",
     )
     max_trim_frames: int = param(
-        0, ge=0, help="Frames that smart may drop at either end of a clip where that saves encoding them."
+        4, ge=0, help="Frames that smart may drop at either end of a clip where that saves encoding."
+    )
+    max_widen_frames: int = param(
+        4, ge=0, help="Frames between a cut and a clip that may be added where that saves encoding."
     )
     crf: int = param(18, ge=0, le=51, help="Quality of what is encoded: x264's rate factor, lower is better.")
     preset: str = param("veryfast", choices=PRESETS, help="How hard x264 tries to make what is encoded small.")

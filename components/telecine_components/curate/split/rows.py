@@ -23,7 +23,12 @@ def clip_rows(found: Analysis, sidecar: Sidecar, source_digest: str, inputs: Inp
         borders = zip(spans, [shot.begins_with, *ends], [*ends, shot.ends_with], strict=True)
         rows += [
             _row(found, span, sidecar, source_digest)
-            | {"shot_id": _shot_id(source_digest, shot), "begins_with": begins, "ends_with": ends_with}
+            | {
+                "shot_id": _shot_id(source_digest, shot),
+                "shot_start_frame": shot.start,
+                "begins_with": begins,
+                "ends_with": ends_with,
+            }
             for span, begins, ends_with in borders
         ]
     return rows
