@@ -32,11 +32,16 @@ def small_picture(planes: Planes) -> Pixels:
     shrink = min(1.0, SMALL_PX / height)
     high, wide = max(1, round(height * shrink)), max(1, round(width * shrink))
     size = (high, wide) if turned else (wide, high)
-    parts = [
-        cv2.resize(array_of(part), size, interpolation=cv2.INTER_AREA) for part in (planes.y, planes.cb, planes.cr)
-    ]
+    parts = [_shrunk(array_of(part), size) for part in (planes.y, planes.cb, planes.cr)]
     rgb = cv2.transform(np.stack(parts, axis=-1), colour.to_rgb(planes.matrix, full_range=planes.full_range))
     return np.ascontiguousarray(np.rot90(rgb, k=round(planes.rotation / 90)))
+
+
+def _shrunk(plane: Pixels, size: tuple[int, int]) -> Pixels:
+    """Means of four bilinear samples each; means over every pixel would take eight times as long."""
+    between = min(plane.shape[1], 2 * size[0]), min(plane.shape[0], 2 * size[1])
+    samples = cv2.resize(plane, between, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(samples, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class Gallery:

@@ -23,7 +23,7 @@ from telecine_components.media.planes import LUMA_TO_FULL, Planes, planes_of
 STUDIES_PER_S = 2.0
 NEAR_PX = 320
 """Longer side of the picture on which blur and tone are measured: they are of the picture, not of its pixels."""
-OVERLAY_PICTURES, POSTER_PICTURES = 24, 4
+OVERLAY_PICTURES, POSTER_PICTURES = 12, 4
 CHUNK_FRAMES = 64
 STAMP_S = 0.001
 """Time stamps may be rounded by this much (Matroska's are)."""
@@ -151,7 +151,7 @@ class _Study:
 def _study(planes: Planes, glance: Glance, rgb: Pixels) -> _Study:
     luma = array_of(planes.y)
     if not planes.full_range:
-        luma = _TO_FULL[luma]
+        luma = np.asarray(cv2.LUT(luma, _TO_FULL), np.uint8)
     shrink = min(1.0, NEAR_PX / max(luma.shape))
     size = max(1, round(luma.shape[1] * shrink)), max(1, round(luma.shape[0] * shrink))
     near = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
