@@ -18,6 +18,8 @@ SIZE = NUM_CELLS**2 * (3 + NUM_ORIENTATIONS) + 1
 
 COLOUR_FLOOR, EDGE_FLOOR = 8.0, 0.5
 """Grey levels (root mean square) at which colour and edges count for 0.7 of their full weight."""
+FLAT_LENGTH = 0.05
+"""Length of a half at which it begins to say something: two grey films resemble each other in colour."""
 MIN_GRADIENT = 2.0
 """Grey levels a pixel: gradients count by what they exceed this, because in flat cells all of them are noise."""
 
@@ -45,6 +47,32 @@ def unit_mean(vectors: npt.NDArray[np.floating]) -> Vector:
     mean = vectors.astype(np.float64).mean(axis=0)
     # Six digits are more than it says, and hide the last bits, which differ between machines.
     return np.asarray((mean / np.linalg.norm(mean)).round(6), np.float32)
+
+
+def resemblance(vectors: Vector, vector: Vector) -> Vector:
+    """The cosine [N] of the colours or of the edges of descriptors [N, SIZE] with those of one, whichever is less.
+
+    The plain cosine of descriptors lets colours make up for edges: stripes resemble stripes of any colour.
+    """
+    num_colours = NUM_CELLS**2 * 3
+    cosines = []
+    for part in (slice(0, num_colours), slice(num_colours, SIZE - 1)):
+        one, many = vector[part], vectors[:, part]
+        lengths = np.sqrt(((many**2).sum(axis=1) + FLAT_LENGTH**2) * ((one**2).sum() + FLAT_LENGTH**2))
+        cosines.append((many @ one + FLAT_LENGTH**2) / lengths)
+    return np.asarray(np.minimum(*cosines), np.float32)
+
+
+def mirrored(vectors: Vector) -> Vector:
+    """Descriptors [..., SIZE] of the same pictures seen in a mirror, but for the rounding of the cells' borders."""
+    grid = (*vectors.shape[:-1], NUM_CELLS, NUM_CELLS)
+    colours, edges, rest = np.split(vectors, [NUM_CELLS**2 * 3, SIZE - 1], axis=-1)
+    seen = (
+        colours.reshape(*grid, 3)[..., ::-1, :],
+        edges.reshape(*grid, NUM_ORIENTATIONS)[..., ::-1, -np.arange(NUM_ORIENTATIONS)],
+        rest,
+    )
+    return np.concatenate([part.reshape(*vectors.shape[:-1], -1) for part in seen], axis=-1)
 
 
 def _of_frame(picture: Pixels) -> Values:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from telecine_components.media.descriptor import SIZE, descriptor, unit_mean
+from telecine_components.media.descriptor import SIZE, descriptor, mirrored, unit_mean
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -57,3 +57,10 @@ def test_the_descriptor_of_a_clip_is_the_mean_of_its_frames() -> None:
     frames = np.stack([scene(1), scene(2), scene(3)])
     singly = np.stack([descriptor(frame[None]) for frame in frames])
     assert np.allclose(descriptor(frames), unit_mean(singly), atol=1e-5)
+
+
+def test_the_descriptor_of_a_mirrored_picture_is_known_without_it() -> None:
+    original = scene(1)[:, :, [0, 0, 1]]
+    seen = descriptor(np.ascontiguousarray(original[:, ::-1])[None])
+    assert mirrored(descriptor(original[None])) @ seen > 0.995
+    assert descriptor(original[None]) @ seen < 0.9

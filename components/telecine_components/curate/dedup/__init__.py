@@ -1,0 +1,1 @@
+"""Mark clips that copy or resemble a better one."""

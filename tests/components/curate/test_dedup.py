@@ -1,0 +1,229 @@
+"""Copies are found whatever was done to them, distinct clips are kept, and one clip of each group survives."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from telecine.errors import InputError
+from telecine_components.curate.dedup.duplicates import best_first, duplicates
+from telecine_components.curate.dedup.semantic import semantic
+from telecine_components.curate.dedup.spec import Inputs
+from telecine_components.media import clips, embeddings
+from telecine_components.media.decode import open_video
+from telecine_components.media.descriptor import descriptor
+from telecine_components.media.encode import write_mp4
+from telecine_components.media.fingerprint import BLANK, FRAMES_PER_S, fingerprint
+from telecine_components.media.planes import colour_picture, planes_of
+
+Pixels = npt.NDArray[np.uint8]
+Run = Callable[..., Any]
+Rows = Callable[[str], list[dict[str, Any]]]
+Draw = Callable[..., Pixels]
+
+FPS = 24
+
+
+def row(clip_id: str, prints: bytes, looks: npt.NDArray[np.float32], **columns: Any) -> dict[str, Any]:
+    described = {"clip_id": clip_id, "shot_id": clip_id, "source": f"{clip_id}.mp4", "num_frames": 96}
+    shape = {"start_s": 0.0, "end_s": 4.0, "width_px": 640, "height_px": 360, "bits_per_pixel": 0.1}
+    return described | shape | {"fingerprint": prints, "descriptor": looks.tolist()} | columns
+
+
+def measured(folder: Path, clip_id: str, frames: Pixels, *, crf: int = 18, fps: float = FPS) -> dict[str, Any]:
+    """The row of a clip that is a whole file: coded, decoded and measured at the moments that curate.split takes."""
+    path = folder / f"{clip_id}.mp4"
+    write_mp4(path, frames, fps, crf=crf)
+    prints, pictures = [], []
+    with open_video(path) as video:
+        for time_s, frame in video.frames():
+            if time_s >= len(prints) / FRAMES_PER_S:
+                luma, picture = colour_picture(planes_of(frame), 96, 54)
+                prints.append(fingerprint(np.asarray(luma)[None]))
+                pictures.append(np.asarray(picture))
+    size = {"width_px": frames.shape[2], "height_px": frames.shape[1], "end_s": len(frames) / fps}
+    return row(clip_id, b"".join(prints), descriptor(np.stack(pictures)), num_frames=len(frames), **size)
+
+
+def marks(rows: list[dict[str, Any]], **inputs: Any) -> dict[str, tuple[str, str]]:
+    """(reason, clip kept instead) of each duplicate, by clip."""
+    looks = np.array([one["descriptor"] for one in rows], np.float32)
+    found = duplicates(rows, looks, looks, Inputs(clips_uri="unused", **inputs))
+    ids = [one["clip_id"] for one in rows]
+    return {ids[place]: (reason, ids[keeper]) for place, (reason, keeper) in found.items()}
+
+
+def half_size(frames: Pixels) -> Pixels:
+    num_frames, height, width, _ = frames.shape
+    cut = frames[:, : height // 2 * 2, : width // 2 * 2]
+    return cut.reshape(num_frames, height // 2, 2, width // 2, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
+
+
+def copies(folder: Path, frames: Pixels, fps: float) -> list[dict[str, Any]]:
+    """What becomes of a film: coded badly at half the size, mirrored, without its ends, between bars, re-lit."""
+    bars = frames.shape[1] // 16 * 2
+    changed = {
+        "small": half_size(frames),
+        "mirrored": frames[:, :, ::-1],
+        "without_head": frames[int(1.3 * fps) :],
+        "without_tail": frames[: -int(1.1 * fps)],
+        "letterboxed": np.pad(frames, ((0, 0), (bars, bars), (0, 0), (0, 0))),
+        "dimmed": (frames * 0.8 + 12).astype(np.uint8),
+        "slower": frames[::2],
+    }
+    crfs, rates = {"small": 35}, {"slower": fps / 2}
+    return [
+        measured(folder, name, np.ascontiguousarray(made), crf=crfs.get(name, 23), fps=rates.get(name, fps))
+        | {"width_px": 100, "height_px": 50}
+        for name, made in changed.items()
+    ]
+
+
+def blobs(num: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Clips with random frames and random looks."""
+    rng = np.random.default_rng(seed)
+    looks = rng.normal(size=(num, 177))
+    looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+    return [
+        row(f"clip{place:05d}", rng.bytes(8 * 8), vector)
+        for place, vector in enumerate(looks.astype(np.float32).round(6))
+    ]
+
+
+def test_copies_of_a_drawn_film_are_found_and_other_films_are_kept(scene: Draw, tmp_path: Path) -> None:
+    film = scene(1, 84)
+    original = measured(tmp_path, "original", film) | {"width_px": 1000}
+    again = original | {"clip_id": "same_frames", "shot_id": "of another file"}
+    made = copies(tmp_path, film, FPS)
+    others = [measured(tmp_path, f"other{seed}", scene(seed, 60, 1.5)) for seed in range(2, 8)]
+    found = marks([*others, *made, again, original])
+    assert found.pop("same_frames") == ("duplicate_exact", "original")
+    assert found == {copy["clip_id"]: ("duplicate_perceptual", "original") for copy in made}
+
+
+@pytest.mark.parametrize("name", ["carphone", "bikes"])
+def test_copies_of_real_footage_are_found(real_clips: Path, tmp_path: Path, name: str) -> None:
+    with open_video(real_clips / f"{name}.mp4") as video:
+        shown = [frame.to_ndarray(format="rgb24") for (_, frame), _ in zip(video.frames(), range(75), strict=False)]
+    film, fps = np.stack(shown), 25.0
+    if name == "bikes":
+        film = half_size(film)
+    original = measured(tmp_path, "original", film, fps=fps) | {"width_px": 1000}
+    made = copies(tmp_path, film, fps)
+    assert marks([*made, original]).keys() == {copy["clip_id"] for copy in made}
+
+
+def test_what_is_kept_does_not_depend_on_the_order_of_the_rows(scene: Draw, tmp_path: Path) -> None:
+    rows = copies(tmp_path, scene(1, 84), FPS) + blobs(20) + blobs(20)[:5]
+    rows = [one | {"clip_id": f"{place:03d}"} for place, one in enumerate(rows)]
+    found = marks(rows)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311 (an order, no secret)
+        assert marks(shuffled) == found
+    assert not {keeper for _, keeper in found.values()} & found.keys()
+    assert len(found) > 5 + 3
+
+
+def test_without_tolerance_only_the_same_frames_go() -> None:
+    one = blobs(1)[0]
+    near = np.array(one["descriptor"], np.float32) + np.float32(1e-4)
+    alike = one | {"clip_id": "alike", "shot_id": "alike", "descriptor": (near / np.linalg.norm(near)).tolist()}
+    same = one | {"clip_id": "same", "shot_id": "same"}
+    assert marks([one, alike, same], max_bits=0, epsilon=0) == {"same": ("duplicate_exact", "clip00000")}
+    unseen = alike | {"fingerprint": one["fingerprint"][::-1]}
+    assert marks([one, unseen], epsilon=0) == {}
+    assert marks([one, unseen]) == {"clip00000": ("duplicate_semantic", "alike")}
+
+
+def test_the_best_is_kept_by_size_then_rate_then_length_then_id() -> None:
+    worst = {"width_px": 640, "height_px": 360, "bits_per_pixel": None, "start_s": 0.0, "end_s": 2.0, "clip_id": "b"}
+    order = [
+        worst | {"width_px": 1280},
+        worst | {"bits_per_pixel": 0.2},
+        worst | {"bits_per_pixel": 0.1, "end_s": 1.0},
+        worst | {"end_s": 3.0},
+        worst | {"clip_id": "a"},
+        worst,
+    ]
+    assert sorted(reversed(order), key=best_first) == order
+
+
+def test_clips_of_one_shot_are_no_copies_of_each_other() -> None:
+    first = blobs(1)[0]
+    second = first | {"clip_id": "second", "num_frames": 95}
+    assert marks([first, second]) == {}
+    assert marks([first, second | {"shot_id": "elsewhere"}]) != {}
+
+
+def test_frames_that_show_nothing_connect_nothing() -> None:
+    rows = [one | {"fingerprint": BLANK * 8 + one["fingerprint"]} for one in blobs(30)]
+    rows += [one | {"clip_id": f"dark{place}", "fingerprint": BLANK * 8} for place, one in enumerate(blobs(3, seed=1))]
+    assert marks(rows) == {}
+
+
+def test_a_title_that_many_clips_show_connects_none_of_them() -> None:
+    title = np.random.default_rng(5).bytes(8)
+    assert marks([one | {"fingerprint": title + one["fingerprint"]} for one in blobs(250)]) == {}
+
+
+def test_a_copy_needs_half_of_the_shorter_clip_and_not_of_the_longer() -> None:
+    long, other = blobs(2)
+    half = long["fingerprint"][:32] + other["fingerprint"][:32]
+    third = long["fingerprint"][:24] + other["fingerprint"][:40]
+    looks = {"descriptor": long["descriptor"], "end_s": 3.0}
+    assert marks([long, other | looks | {"fingerprint": half}], epsilon=0).keys() == {other["clip_id"]}
+    assert marks([long, other | looks | {"fingerprint": third}], epsilon=0) == {}
+    assert marks([long, other | looks | {"fingerprint": half[:32]}], epsilon=0).keys() == {other["clip_id"]}
+
+
+def test_looking_the_same_is_found_across_many_clusters() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4500, 32))
+    vectors[4000:] = vectors[:500] + rng.normal(0, 0.02, (500, 32))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    shots = [str(place) for place in range(4500)]
+    keepers = semantic(vectors, shots, epsilon=0.01, seed=0, num_threads=1)
+    assert (keepers[:4000] == np.arange(4000)).all()
+    assert (keepers[4000:] == np.arange(500)).mean() > 0.97
+    assert (semantic(vectors, shots, epsilon=0.01, seed=0, num_threads=1) == keepers).all()
+
+
+def manifest(folder: Path, *rows: dict[str, Any]) -> Path:
+    clips.write(folder / "in.parquet", rows)
+    return folder / "in.parquet"
+
+
+def test_the_manifest_keeps_every_row_and_says_who_marked_it(run_component: Run, rows_of: Rows, tmp_path: Path) -> None:
+    one, two = blobs(2)
+    rejected = one | {"clip_id": "rejected", "reason": "too_dark"}
+    bad_file = {"clip_id": None, "source": "b.mp4", "reason": "empty file"}
+    again = one | {"clip_id": "zz", "shot_id": "zz"}
+    outputs = run_component("curate.dedup", clips_uri=manifest(tmp_path, again, bad_file, rejected, one, two))
+    rows = rows_of(outputs.clips_uri)
+    assert [found["reason"] for found in rows] == ["duplicate_exact", "empty file", "too_dark", None, None]
+    assert [found["duplicate_of"] for found in rows] == ["clip00000", None, None, None, None]
+    assert [len(found["stages"] or ()) for found in rows] == [1, 0, 0, 1, 1]
+    assert rows[3]["stages"][0]["name"] == "curate.dedup"
+    assert (outputs.num_clips, outputs.num_exact, outputs.num_perceptual, outputs.num_semantic) == (2, 1, 0, 0)
+
+
+def test_embeddings_say_what_looks_the_same(run_component: Run, rows_of: Rows, tmp_path: Path) -> None:
+    rows = blobs(3)
+    vectors = np.array([[1, 0], [0, 1], [0.001, 1]], np.float32)
+    embeddings.write(tmp_path / "embeddings.parquet", [one["clip_id"] for one in rows], vectors)
+    given = {"clips_uri": manifest(tmp_path, *rows), "embeddings_uri": tmp_path / "embeddings.parquet"}
+    outputs = run_component("curate.dedup", **given)
+    assert [found["duplicate_of"] for found in rows_of(outputs.clips_uri)] == [None, None, "clip00001"]
+    embeddings.write(tmp_path / "embeddings.parquet", ["clip00000", "clip00001"], vectors[:2])
+    with pytest.raises(InputError, match="1 of 3 are missing, clip00002 first; run curate.embed"):
+        run_component("curate.dedup", **given)
+
+
+def test_a_manifest_without_fingerprints_is_refused(run_component: Run, tmp_path: Path) -> None:
+    rows = [one | {"fingerprint": None} for one in blobs(2)]
+    with pytest.raises(InputError, match=r"2 of 2 have none, clip00000 first; run curate\.split again"):
+        run_component("curate.dedup", clips_uri=manifest(tmp_path, *rows))
