@@ -19,7 +19,14 @@ def clusters(
         return np.zeros(len(vectors), np.int64)
     faiss.omp_set_num_threads(num_threads)
     means = faiss.Kmeans(
-        vectors.shape[1], num_clusters, niter=NUM_ROUNDS, seed=seed, spherical=True, min_points_per_centroid=1
+        vectors.shape[1],
+        num_clusters,
+        niter=NUM_ROUNDS,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        # A start at points drawn by chance would find no small cluster beside a large one.
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
     )
     means.train(vectors)
     return np.asarray(means.index.search(vectors, 1)[1][:, 0], np.int64)

@@ -1,0 +1,1 @@
+"""Give up clips of what there is most of."""
