@@ -82,14 +82,23 @@ class Context:
             stopping=lambda: self.stop_requested,
         )
 
-    def stream(self, sources: Sequence[Source], stages: Sequence[Stage], executor: Executor) -> list[Item]:
-        """Pass each source through all stages once, ever, in an executor's processes; the items of the last stage."""
+    def stream(
+        self,
+        sources: Sequence[Source],
+        stages: Sequence[Stage],
+        executor: Executor,
+        values: Callable[[], Mapping[str, float]] = dict,
+    ) -> list[Item]:
+        """Pass each source through all stages once, ever, by an executor; the items of the last stage.
+
+        ``values`` are told with the progress.
+        """
         return items.handed_over(
             self._items,
             sources,
             stages,
             executor,
-            progress=self.progress,
+            progress=lambda done, total: self.progress(done, total, **values()),
             stopping=lambda: self.stop_requested,
         )
 

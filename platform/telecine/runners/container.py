@@ -31,7 +31,15 @@ from telecine.runners.process import STOP_GRACE_S, Child
 
 log = logging.getLogger(__name__)
 
-PASSED = ("AWS_", "MLFLOW_TRACKING_", "MLFLOW_HTTP_", "TELECINE_STORE_RETRY_S", "TELECINE_SERVE_TOKEN", "CUDA_VISIBLE_")
+PASSED = (
+    "AWS_",
+    "MLFLOW_TRACKING_",
+    "MLFLOW_HTTP_",
+    "TELECINE_STORE_RETRY_S",
+    "TELECINE_SERVE_TOKEN",
+    "OPENAI_API_KEY",
+    "CUDA_VISIBLE_",
+)
 """Beginnings of the names of those variables of the task that its component needs."""
 STARTER = "telecine.io/starter"
 ENDED = ("exited", "stopped", "dead", "removing")

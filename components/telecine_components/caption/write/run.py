@@ -10,17 +10,21 @@ from typing import Any
 from telecine.config import Artifact
 from telecine.context import Context, Item, Source
 from telecine.errors import InputError
+from telecine.work.items import Plain
 from telecine_components.caption.write import signals
 from telecine_components.caption.write.signals import SignalsCaptioner
 from telecine_components.caption.write.spec import Inputs, Outputs
+from telecine_components.caption.write.threads import Threads
+from telecine_components.caption.write.told import Captioner, Meter
 from telecine_components.media import clips
 
 log = logging.getLogger(__name__)
 
 SIDECAR = "sidecar"
 FRAMES = ("source_digest", "start_s", "end_s", "num_frames", "fps")
-LOOKED_AT = {"signals": (*FRAMES, *signals.MEASURES)}
-"""Of a clip's row, what each captioner gets to know."""
+LOOKED_AT = {"signals": (*FRAMES, *signals.MEASURES), "openai": FRAMES}
+"""Of a clip's row, what each captioner gets to know; another value is another caption."""
+ASKED = ("model", "num_frames", "frame_side_px", "window_frames", "min_window_frames", "max_answer_tokens", "max_tries")
 RHYTHM_SHOTS = 4
 """Fewer shots of a file have no rhythm."""
 
@@ -31,26 +35,46 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Write ``clips.parquet`` and ``faults.json``.
 
     Raises:
-        InputError: nothing to caption, or the videos are not those that the manifest describes.
+        InputError: the videos are not those that the manifest describes, or the endpoint refuses us.
+        RetryLater: the endpoint is away, busy or broken; what is captioned stays.
     """
     rows = clips.read(ctx.fetch(inputs.clips_uri), owner="caption.write")
     folder = ctx.fetch(inputs.videos_uri)
     asked = {row["clip_id"]: row for row in with_rhythm(rows) if is_asked(row, replace=inputs.replace)}
     for name, digest in {row["source"]: row["source_digest"] for row in asked.values()}.items():
         _check_unchanged(ctx, folder / name, digest)
-    looked_at = LOOKED_AT[inputs.captioner]
-    captioner = SignalsCaptioner()
+    looked_at, settings = LOOKED_AT[inputs.captioner], settings_of(inputs)
+    meter = Meter()
+    captioner = _captioner(inputs, meter)
 
     def process(source: Source, _: Path) -> dict[str, Any]:
         clip = asked[source.name]
         told = captioner.caption(folder / clip["source"], {name: clip[name] for name in looked_at})
         return dataclasses.asdict(told)
 
-    settings = {"captioner": inputs.captioner}
+    def values() -> dict[str, float]:
+        return {"output_tokens_per_s": meter.tokens_per_s} if meter.num_tokens else {}
+
     sources = [Source(clip_id, _digest_of(row, looked_at), settings) for clip_id, row in asked.items()]
-    items = {item.name: item for item in ctx.items(sources, process)}
+    threads = Threads(num_threads=inputs.max_in_flight if inputs.captioner == "openai" else 1)
+    items = {item.name: item for item in ctx.stream(sources, [Plain("captions", process)], threads, values)}
+    ctx.tracker.metrics({f"caption/{name}": value for name, value in values().items()}, step=0)
     stamp = {"name": "caption.write", "version": ctx.code_digest, "settings": settings}
     return _write([_joined(row, items.get(row["clip_id"]), stamp) for row in rows], items, ctx)
+
+
+def _captioner(inputs: Inputs, meter: Meter) -> Captioner:
+    if inputs.captioner == "signals":
+        return SignalsCaptioner()
+    from telecine_components.caption.write.asking import AskingCaptioner  # openai takes a second to import
+
+    return AskingCaptioner(inputs, meter)
+
+
+def settings_of(inputs: Inputs) -> dict[str, Any]:
+    """What decides a caption, beside the clip: neither where the model is nor how fast it is asked."""
+    names = ("captioner", *(ASKED if inputs.captioner == "openai" else ()))
+    return {name: getattr(inputs, name) for name in names}
 
 
 def with_rhythm(rows: list[Row]) -> list[Row]:

@@ -5,19 +5,33 @@ import dataclasses
 from telecine.component import Component, Resources
 from telecine.config import Artifact, param
 
-CAPTIONERS = ("signals",)
+CAPTIONERS = ("signals", "openai")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
+    """The key of an endpoint comes from the environment alone: OPENAI_API_KEY."""
+
     clips_uri: Artifact = param(help="Manifest of clips (parquet), of curate.split or any step after it.")
     videos_uri: Artifact = param(help="Folder of video files that curate.split read.")
     captioner: str = param(
         "signals",
         choices=CAPTIONERS,
-        help="signals says what can be measured, offline.",
+        help="signals says what can be measured, offline; openai asks a model behind an OpenAI-compatible endpoint.",
     )
     replace: bool = param(False, help="Whether captions that lay beside the videos are replaced too.")
+    endpoint_url: str = param(
+        "", keyed=False, help="openai: base URL of the endpoint, as http://127.0.0.1:8000/v1 (vLLM)."
+    )
+    model: str = param("", help="openai: name of the model there.")
+    num_frames: int = param(8, ge=1, help="openai: frames that are sent of each window.")
+    frame_side_px: int = param(512, ge=64, help="openai: longer side of a frame that is sent; none is enlarged.")
+    window_frames: int = param(256, ge=4, help="openai: a longer clip is captioned in windows of so many frames.")
+    min_window_frames: int = param(128, ge=1, help="openai: a shorter rest is no window of its own; it joins the last.")
+    max_answer_tokens: int = param(768, ge=64, help="openai: an answer that is longer is cut off and asked for again.")
+    max_tries: int = param(3, ge=1, help="openai: how often a clip is asked about before signals caption it.")
+    max_in_flight: int = param(8, ge=1, keyed=False, help="openai: how many clips are asked about at the same time.")
+    timeout_s: float = param(120.0, gt=0, keyed=False, help="openai: an answer that takes longer has failed.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

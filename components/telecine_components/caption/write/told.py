@@ -1,6 +1,8 @@
 """What a captioner says of a clip."""
 
 import dataclasses
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,22 @@ class Told:
     captioner: str
     fault: str = ""
     num_output_tokens: int = 0
+
+
+class Meter:
+    """Tokens that a model wrote since it was first asked; threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock, self._started_s, self.num_tokens = threading.Lock(), time.monotonic(), 0
+
+    def add(self, num_tokens: int) -> None:
+        with self._lock:
+            self.num_tokens += num_tokens
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Over all of its life."""
+        return self.num_tokens / max(time.monotonic() - self._started_s, 1e-9)
 
 
 class Captioner(Protocol):

@@ -1,0 +1,163 @@
+"""One OpenAI-compatible endpoint (vLLM and the like), and which of its failures mean what.
+
+A failure of the clip, which is told apart by asking the server something plain, is a :class:`BadAnswer`. One of the
+server may pass: RetryLater. One of what a person gave (URL, key, model, quota) will not: InputError. The client itself
+tries again after 408, 409, 429, 5xx, timeouts and broken connections, with exponential back-off or as long as
+Retry-After says.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from openai.types.chat import ChatCompletion
+
+from telecine.errors import InputError, RetryLater
+from telecine.redaction import mask
+from telecine_components.caption.write.prompt import FORMAT, BadAnswer
+
+log = logging.getLogger(__name__)
+
+KEY = "OPENAI_API_KEY"
+_PROBE = [{"role": "user", "content": "Say yes."}]
+_PROBE_TOKENS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model wrote, and how many tokens that took."""
+
+    text: str
+    num_tokens: int
+
+
+class Endpoint:
+    """Asks one model; usable from several threads.
+
+    Raises:
+        InputError: no usable URL or no model.
+    """
+
+    def __init__(self, *, url: str, model: str, max_answer_tokens: int, max_tries: int, timeout_s: float) -> None:
+        _check(url, model)
+        self._url, self._model, self._max_tokens = url, model, max_answer_tokens
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=os.environ.get(KEY) or "none",  # a local server asks for none
+            timeout=timeout_s,
+            max_retries=max_tries - 1,
+        )
+        self._is_plain = False
+        for name in ("httpx", "httpx2"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # a line for each request
+
+    def ask(self, messages: Sequence[dict[str, Any]], temperature: float) -> Answer:
+        """What the model answers.
+
+        Raises:
+            BadAnswer: the server works, but does not answer this.
+            RetryLater: the server is away, busy or broken.
+            InputError: it refuses the key, the model or every request.
+        """
+        try:
+            completion = self._complete(messages, temperature)
+        except openai.APIError as error:
+            raise self._meaning(error) from error
+        except json.JSONDecodeError as error:
+            raise BadAnswer(f"no chat completion: {error.msg}") from error
+        return _read(completion)
+
+    def _complete(self, messages: Sequence[dict[str, Any]], temperature: float) -> ChatCompletion:
+        """Held to the schema where the server can do that; the first request that shows that it cannot goes twice."""
+        if not self._is_plain:
+            try:
+                return self._send(
+                    messages, response_format=FORMAT, temperature=temperature, max_tokens=self._max_tokens
+                )
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if error.code == "content_filter":
+                    raise
+        completion = self._send(messages, max_completion_tokens=self._max_tokens)
+        if not self._is_plain:
+            self._is_plain = True
+            log.warning("event=endpoint_plain reason='it refuses response_format, temperature or max_tokens'")
+        return completion
+
+    def _send(self, messages: Sequence[dict[str, Any]], **options: Any) -> ChatCompletion:
+        completion: ChatCompletion = self._client.chat.completions.create(
+            model=self._model,
+            messages=messages,  # type: ignore[arg-type]  # plain dictionaries of the form that it wants
+            **options,
+        )
+        return completion
+
+    def _meaning(self, error: openai.APIError) -> Exception:
+        wrong = self._what_is_wrong(error)
+        if wrong:
+            return InputError(f"caption.write: {wrong}")
+        if isinstance(error, openai.RateLimitError):
+            return RetryLater(f"caption.write: {self._url} is busy: {_told(error)}")
+        if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
+            return RetryLater(f"caption.write: {self._url} cannot be reached: {error.__cause__ or error}")
+        if getattr(error, "code", None) == "content_filter":
+            return BadAnswer("refused: content_filter")
+        return self._whose_fault(error)
+
+    def _what_is_wrong(self, error: openai.APIError) -> str:
+        """What a person has to mend, or nothing."""
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return f"{self._url} refuses the key in {KEY} ({error.status_code}); set the right one, or unset it"
+        if isinstance(error, openai.NotFoundError):
+            return (
+                f"{self._url} has no model {self._model!r}, or is no base URL (which often ends in /v1): {_told(error)}"
+            )
+        if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
+            return f"{self._url}: the quota of the key in {KEY} is used up; raise it"
+        return ""
+
+    def _whose_fault(self, error: openai.APIError) -> Exception:
+        """Ask something plain: a server that answers that has nothing but this clip against it."""
+        told = _told(error)
+        try:
+            self._send(_PROBE, max_completion_tokens=_PROBE_TOKENS)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as refused:
+            return InputError(f"caption.write: {self._url} refuses every request: {_told(refused)}")
+        except openai.APIError:
+            return RetryLater(f"caption.write: {self._url} is broken: {told}")
+        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+            return BadAnswer(f"the server refuses it: {told}", is_final=True)
+        return BadAnswer(f"the server fails on it: {told}", is_final=True)
+
+
+def _read(completion: object) -> Answer:
+    """The text of a completion, read with care: the client builds one of whatever JSON a server sends."""
+    choice: Any = next(iter(getattr(completion, "choices", None) or ()), None)
+    message = getattr(choice, "message", None)
+    if message is None:
+        raise BadAnswer(f"no chat completion but {mask(str(completion))[:60]!r}")
+    num_tokens = getattr(getattr(completion, "usage", None), "completion_tokens", None) or 0
+    finish, refusal = getattr(choice, "finish_reason", None), getattr(message, "refusal", None)
+    if refusal or finish == "content_filter":
+        raise BadAnswer(f"refused: {mask(str(refusal or finish))[:200]}", num_tokens)
+    if finish == "length":
+        raise BadAnswer(f"cut off after {num_tokens} tokens", num_tokens)
+    return Answer(mask(getattr(message, "content", None) or ""), num_tokens)
+
+
+def _check(url: str, model: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"caption.write: endpoint_url must be http(s)://host/v1 for captioner openai, got {url!r}")
+    if parts.username or parts.password or parts.query:
+        raise InputError(f"caption.write: endpoint_url must not hold credentials; set {KEY}")
+    if not model:
+        raise InputError("caption.write: model must be given for captioner openai; set it with --set model=…")
+
+
+def _told(error: openai.APIError) -> str:
+    return mask(" ".join(str(error.message or error).split()))[:200]

@@ -1,0 +1,390 @@
+import base64
+import contextlib
+import dataclasses
+import http.server
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from telecine.errors import InputError, RetryLater
+from telecine.settings import Settings
+from telecine_components.caption.write.asking import AskingCaptioner
+from telecine_components.caption.write.prompt import MAX_WORDS, BadAnswer, parse
+from telecine_components.caption.write.spec import Inputs
+from telecine_components.caption.write.told import Meter, Told
+from telecine_components.media.clips import PARTS
+from telecine_components.media.encode import write_mp4
+
+Pixels = npt.NDArray[np.uint8]
+Film = Callable[..., Pixels]
+Run = Callable[..., Any]
+Manifest = Callable[..., Path]
+Rows = Callable[[str], dict[str, dict[str, Any]]]
+KEY = "sk-not-a-real-key-0123456789"
+GOOD = {part: f"A {part.replace('_', ' ')}." for part in PARTS}
+NUM_TOKENS = 42
+
+
+@dataclasses.dataclass
+class Reply:
+    """What goes back: a completion with ``content``, or ``body`` as it is."""
+
+    content: str = json.dumps(GOOD)
+    status: int = 200
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    body: str | None = None
+    message: dict[str, Any] = dataclasses.field(default_factory=dict)
+    finish_reason: str = "stop"
+    after_s: float = 0.0
+
+    def encoded(self) -> bytes:
+        """The body."""
+        if self.body is not None:
+            return self.body.encode()
+        if self.status != 200:
+            return json.dumps({"error": {"message": f"status {self.status}", "type": "error", "code": None}}).encode()
+        message = {"role": "assistant", "content": self.content} | self.message
+        choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+        usage = {"prompt_tokens": 900, "completion_tokens": NUM_TOKENS, "total_tokens": 900 + NUM_TOKENS}
+        frame = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "tiny-vl"}
+        return json.dumps(frame | {"choices": [choice], "usage": usage}).encode()
+
+
+class ModelServer:
+    """Speaks OpenAI's chat protocol over real HTTP; a question without frames is a probe.
+
+    Attributes:
+        script: what it answers to the request of a number, from 1 on.
+        requests: bodies of those about frames, in the order in which they came.
+        keys: what their Authorization header said.
+        most_at_once: how many were being answered at the same time, at most.
+    """
+
+    def __init__(self) -> None:
+        self.script: Callable[[int, dict[str, Any]], Reply] = lambda number, request: Reply()
+        self.probe = Reply("yes")
+        self.requests: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.most_at_once = self._at_once = 0
+        self._lock = threading.Lock()
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def reply(self, request: dict[str, Any], key: str | None) -> Reply:
+        """The answer to one request."""
+        if not isinstance(request["messages"][0]["content"], list):
+            return self.probe
+        with self._lock:
+            self.requests.append(request)
+            self.keys.add(key)
+            number = len(self.requests)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        found = self.script(number, request)
+        time.sleep(found.after_s)
+        with self._lock:
+            self._at_once -= 1
+        return found
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                assert self.path == "/v1/chat/completions"
+                reply = server.reply(request, self.headers["Authorization"])
+                body = reply.encoded()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who waited may have gone
+                    self.send_response(reply.status)
+                    for name, value in ({"Content-Type": "application/json"} | reply.headers).items():
+                        self.send_header(name, value)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        return Handler
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    """A model server, and its key in the environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    made = ModelServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ask(run_component: Run, tmp_path: Path, manifest: Manifest, film: Film, server: ModelServer) -> Run:
+    """``ask(num_clips, **inputs)``: caption clips a.mp4, b.mp4, … by the server."""
+
+    def run(num_clips: int = 1, *, num_frames: int = 8, **inputs: Any) -> Any:
+        manifest({f"{chr(97 + index)}.mp4": film(num_frames, right=index + 1) for index in range(num_clips)})
+        here = {"clips_uri": tmp_path / "clips.parquet", "videos_uri": tmp_path / "videos"}
+        there = {
+            "captioner": "openai",
+            "endpoint_url": server.url,
+            "model": "tiny-vl",
+            "max_tries": 2,
+            "timeout_s": 20.0,
+        }
+        return run_component("caption.write", **(here | there | inputs))
+
+    return run
+
+
+@pytest.fixture
+def ask_one(tmp_path: Path, film: Film, server: ModelServer) -> Callable[..., Told]:
+    """``ask_one(**inputs)``: what the captioner alone says of one clip of eight frames."""
+    write_mp4(tmp_path / "one.mp4", film(8, right=1), 12)
+    clip = {"start_s": 0.0, "end_s": 8 / 12, "num_frames": 8, "fps": 12.0}
+
+    def ask(**inputs: Any) -> Told:
+        there = {"endpoint_url": server.url, "model": "tiny-vl", "max_tries": 2, "timeout_s": 20.0}
+        made = Inputs(clips_uri="-", videos_uri="-", captioner="openai", **(there | inputs))
+        return AskingCaptioner(made, Meter()).caption(tmp_path / "one.mp4", clip)
+
+    return ask
+
+
+def _faults(outputs: Any) -> list[str]:
+    return list(json.loads(Path(outputs.faults_uri.removeprefix("file://")).read_text()).values())
+
+
+def _pictures(request: dict[str, Any]) -> list[Image.Image]:
+    urls = [part["image_url"]["url"] for part in request["messages"][0]["content"] if part["type"] == "image_url"]
+    return [Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,")))) for url in urls]
+
+
+def _is_about(request: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(request["messages"] == other["messages"])
+
+
+def test_a_model_captions_every_clip_from_its_frames(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+    outputs = ask(3, num_frames=24, frame_side_px=96)
+    for row in rows_of(outputs.clips_uri).values():
+        assert (row["caption"], row["captions"], row["captioner"]) == (GOOD["dense"], GOOD, "tiny-vl")
+        assert json.loads(row["stages"][-1]["settings"])["model"] == "tiny-vl"
+    assert len(server.requests) == 3
+    assert {len(_pictures(request)) for request in server.requests} == {8}
+    assert {picture.size for request in server.requests for picture in _pictures(request)} == {(96, 54)}
+    assert all(request["response_format"]["type"] == "json_schema" for request in server.requests)
+    assert (outputs.num_captioned, outputs.num_faults, outputs.num_output_tokens) == (3, 0, 3 * NUM_TOKENS)
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(
+    ask: Run, server: ModelServer, deployment: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.script = lambda number, request: Reply(f"your key is {KEY}")
+    ask(1)
+    assert server.keys == {f"Bearer {KEY}"}
+    kept = [path for path in deployment.home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert kept == []
+    assert KEY not in "".join(capfd.readouterr())
+
+
+def test_a_long_clip_is_asked_about_in_windows(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+    server.script = lambda number, request: Reply(json.dumps(GOOD | {"action": f"Step {number}."}))
+    outputs = ask(1, num_frames=24, window_frames=8, min_window_frames=4)
+    row = rows_of(outputs.clips_uri)["a.mp4"]
+    assert row["captions"] == GOOD | {"action": "Step 1. Step 2. Step 3."}
+    assert outputs.num_output_tokens == 3 * NUM_TOKENS
+
+
+def test_a_busy_or_broken_server_is_asked_again_when_it_says(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+    replies = [Reply(status=429, headers={"Retry-After": "1"}), Reply(), Reply(status=500), Reply()]
+    server.script = lambda number, request: replies[number - 1]
+    started = time.monotonic()
+    outputs = ask(2, max_in_flight=1)
+    assert time.monotonic() - started > 1.0
+    assert {row["captioner"] for row in rows_of(outputs.clips_uri).values()} == {"tiny-vl"}
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply("I see a lake."), "not a JSON object: 'I see a lake.'"),
+        (Reply('{"dense": "A lake."'), "not a JSON object"),
+        (Reply('{"dense": "A lake.",}'), "not JSON"),
+        (Reply(json.dumps(GOOD | {"camera": " "})), "without camera"),
+        (Reply(message={"content": None, "refusal": "I must not."}), "refused: I must not."),
+        (Reply(finish_reason="length"), f"cut off after {NUM_TOKENS} tokens"),
+        (Reply(body="<html>hello</html>", headers={"Content-Type": "text/html"}), "no chat completion"),
+        (Reply(body="{not json"), "no chat completion"),
+        (Reply(body='{"choices": []}'), "no chat completion"),
+        (Reply(body='{"choices": [{}]}'), "no chat completion"),
+        (Reply(body="[]"), "no chat completion"),
+    ],
+)
+def test_an_answer_that_is_no_caption_is_asked_for_again_and_then_told_by_signals(
+    ask_one: Callable[..., Told], server: ModelServer, reply: Reply, reason: str
+) -> None:
+    server.script = lambda number, request: reply
+    told = ask_one()
+    assert (told.captioner, len(server.requests)) == ("signals", 2)
+    assert told.fault.startswith(reason)
+    assert told.parts["dense"]
+    server.script = lambda number, request: reply if number == 3 else Reply()
+    told = ask_one()
+    assert (told.captioner, told.fault, len(server.requests)) == ("tiny-vl", "", 4)
+
+
+def test_a_clip_without_an_answer_keeps_a_caption_of_signals_and_the_batch_goes_on(
+    ask: Run, server: ModelServer, rows_of: Rows
+) -> None:
+    server.script = lambda number, request: Reply("No.") if _is_about(request, server.requests[0]) else Reply()
+    outputs = ask(2, max_in_flight=1)
+    rows = rows_of(outputs.clips_uri)
+    assert sorted(row["captioner"] for row in rows.values()) == ["signals", "tiny-vl"]
+    assert all(row["caption"] and row["reason"] is None for row in rows.values())
+    assert len(server.requests) == 3, "two tries of the one, one of the other"
+    assert outputs.num_faults == 1
+    assert _faults(outputs) == ["not a JSON object: 'No.'"]
+
+
+@pytest.mark.parametrize("reply", [Reply(after_s=1.2), Reply(status=503)])
+def test_a_clip_on_which_a_working_server_fails_is_given_up(
+    ask_one: Callable[..., Told], server: ModelServer, reply: Reply
+) -> None:
+    server.script = lambda number, request: reply
+    told = ask_one(timeout_s=0.3)
+    assert (told.captioner, len(server.requests)) == ("signals", 2)
+    assert told.fault.startswith("the server fails on it: ")
+
+
+def test_a_server_that_breaks_is_tried_later_and_asked_for_no_caption_twice(
+    ask: Run, server: ModelServer, rows_of: Rows
+) -> None:
+    server.script = lambda number, request: Reply() if number <= 2 else Reply(status=500)
+    server.probe = Reply(status=500)
+    with pytest.raises(RetryLater, match="is broken: "):
+        ask(4, max_in_flight=1, max_tries=1)
+    asked = len(server.requests)
+    assert asked == 3
+    server.script, server.probe = (lambda number, request: Reply()), Reply("yes")
+    outputs = ask(4, max_in_flight=1, max_tries=1)
+    assert {row["captioner"] for row in rows_of(outputs.clips_uri).values()} == {"tiny-vl"}
+    assert len(server.requests) - asked == 2
+
+
+def test_a_server_that_is_away_or_stays_busy_is_tried_later(ask_one: Callable[..., Told], server: ModelServer) -> None:
+    with pytest.raises(RetryLater, match="cannot be reached: "):
+        ask_one(endpoint_url="http://127.0.0.1:9/v1", max_tries=1)
+    server.script = lambda number, request: Reply(status=429)
+    with pytest.raises(RetryLater, match="is busy: "):
+        ask_one(max_tries=1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(status=401), r"refuses the key in OPENAI_API_KEY \(401\); set the right one"),
+        (Reply(status=403), r"refuses the key in OPENAI_API_KEY \(403\)"),
+        (Reply(status=404), r"has no model 'tiny-vl', or is no base URL"),
+        (
+            Reply(status=429, body='{"error": {"message": "no money", "code": "insufficient_quota"}}'),
+            r"the quota of the key in OPENAI_API_KEY is used up",
+        ),
+    ],
+)
+def test_what_a_person_has_to_mend_is_told(
+    ask_one: Callable[..., Told], server: ModelServer, reply: Reply, message: str
+) -> None:
+    server.script = lambda number, request: reply
+    with pytest.raises(InputError, match=message):
+        ask_one(max_tries=1)
+
+
+def test_a_wrong_key_ends_the_batch_at_once(ask: Run, server: ModelServer) -> None:
+    server.script = lambda number, request: Reply(status=401)
+    with pytest.raises(InputError):
+        ask(6, max_in_flight=2)
+    assert len(server.requests) <= 2
+
+
+def test_a_server_without_schemas_is_asked_plainly_from_then_on(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+    server.script = lambda number, request: Reply(status=400) if "response_format" in request else Reply()
+    outputs = ask(3, max_in_flight=1)
+    assert ["response_format" in request for request in server.requests] == [True, False, False, False]
+    assert outputs.num_faults == 0
+
+
+def test_a_server_that_refuses_everything_is_told_from_one_that_refuses_a_clip(
+    ask_one: Callable[..., Told], server: ModelServer
+) -> None:
+    server.script = lambda number, request: Reply(status=400)
+    server.probe = Reply(status=400)
+    with pytest.raises(InputError, match="refuses every request: "):
+        ask_one()
+    server.probe = Reply("yes")
+    assert ask_one().fault.startswith("the server refuses it: ")
+
+
+def test_no_more_clips_than_allowed_are_in_flight(ask: Run, server: ModelServer) -> None:
+    server.script = lambda number, request: Reply(after_s=0.2)
+    ask(6, max_in_flight=3)
+    assert 2 <= server.most_at_once <= 3
+
+
+def test_where_and_how_fast_is_no_other_work(ask: Run, server: ModelServer) -> None:
+    ask(1)
+    ask(1, endpoint_url="http://127.0.0.1:9/v1", max_in_flight=2, timeout_s=1.0)
+    assert len(server.requests) == 1
+    ask(1, model="other")
+    assert len(server.requests) == 2
+
+
+def test_a_clip_of_three_frames_is_not_asked_about(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+    outputs = ask(1, num_frames=3)
+    assert server.requests == []
+    assert rows_of(outputs.clips_uri)["a.mp4"]["captioner"] == "signals"
+    assert _faults(outputs) == ["too few frames to ask about"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"endpoint_url": ""}, r"endpoint_url must be http\(s\)://host/v1 for captioner openai, got ''"),
+        ({"endpoint_url": "localhost:8000"}, "endpoint_url must be http"),
+        ({"endpoint_url": "http://me:pass@localhost/v1"}, "endpoint_url must not hold credentials; set OPENAI_API_KEY"),
+        ({"model": ""}, "model must be given for captioner openai"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_refused_before_anything_is_sent(
+    ask_one: Callable[..., Told], inputs: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        ask_one(**inputs)
+
+
+def test_answers_in_a_fence_are_read_and_essays_are_not() -> None:
+    assert parse(f"Here it is:\n```json\n{json.dumps(GOOD)}\n```") == GOOD
+    assert parse(json.dumps(GOOD | {"dense": " A  lake.\n"}))["dense"] == "A lake."
+    with pytest.raises(BadAnswer, match=f"style has more than {MAX_WORDS} words"):
+        parse(json.dumps(GOOD | {"style": "vivid " * (MAX_WORDS + 1)}))
