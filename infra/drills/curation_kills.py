@@ -70,7 +70,7 @@ class Curation:
 
     def start(self, name: str, made: Mapping[str, dict[str, Any]]) -> "subprocess.Popen[str]":
         """Begin a step."""
-        return self.place.start_run(name, self.inputs(name, made), "--run", RUN, is_leader=True)
+        return self.place.start_run(name, self.inputs(name, made), "--run", RUN)
 
     def run(self) -> dict[str, dict[str, Any]]:
         """All steps to their end; the result document of each."""
@@ -117,7 +117,7 @@ def curation_kills(trial: Trial) -> Count:
 
 
 def _place(folder: Path, site: Path) -> Deployment:
-    place = Deployment(folder, site, environment={"OMP_NUM_THREADS": "1"})
+    place = Deployment(folder, site, environment={"OMP_NUM_THREADS": "1"}, groups=True)
     place.prepare_tracker()
     return place
 
@@ -233,7 +233,7 @@ def _judge_files(curation: Curation, num_files: int, found: Found) -> None:
     _again(curation, "a changed file", 1, found)
 
 
-def _again(curation: Curation, change: str, num_expected: Mapping[str, int], found: Found) -> dict[str, dict[str, Any]]:
+def _again(curation: Curation, change: str, num_expected: int, found: Found) -> dict[str, dict[str, Any]]:
     """Run all steps and count the items that are new; none that stood may be touched."""
     before = {name: curation.records(name) for name in ITEMS_OF}
     made = curation.run()

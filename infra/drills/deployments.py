@@ -54,12 +54,19 @@ class Deployment:
         folder: of its own.
         store_uri: where its work goes; ``<home>/store`` by default.
         environment: more variables for its processes, the way to an S3 store for example.
+        groups: whether each process leads a group of its own, which can be killed as a whole.
     """
 
     def __init__(
-        self, folder: Path, site: Path, *, store_uri: str = "", environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        site: Path,
+        *,
+        store_uri: str = "",
+        environment: dict[str, str] | None = None,
+        groups: bool = False,
     ) -> None:
-        self.home = folder
+        self.home, self._groups = folder, groups
         self.home.mkdir(parents=True, exist_ok=True)
         self.store_uri = store_uri or f"file://{folder}/store"
         mine = {
@@ -76,15 +83,8 @@ class Deployment:
         (self.home / "mlflow").mkdir(exist_ok=True)
         shutil.copy(_empty_tracker(), self.home / "mlflow" / "mlflow.db")
 
-    def start(
-        self, *arguments: str, machine: str = "", is_leader: bool = False, **environment: str
-    ) -> "subprocess.Popen[str]":
-        """Start ``telecine`` with these arguments.
-
-        Args:
-            machine: makes it seem another machine of the same name.
-            is_leader: it leads a process group, which can be killed as a whole.
-        """
+    def start(self, *arguments: str, machine: str = "", **environment: str) -> "subprocess.Popen[str]":
+        """Start ``telecine`` with these arguments; ``machine`` makes it seem another one of the same name."""
         command = [sys.executable, "-m", "telecine.cli", *arguments]
         if machine:
             (self.home / machine).write_text(machine)
@@ -97,21 +97,14 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=is_leader,
+            start_new_session=self._groups,
         )
 
     def start_run(
-        self,
-        name: str,
-        inputs: dict[str, Any],
-        *arguments: str,
-        machine: str = "",
-        is_leader: bool = False,
-        **environment: str,
+        self, name: str, inputs: dict[str, Any], *arguments: str, machine: str = "", **environment: str
     ) -> "subprocess.Popen[str]":
-        """Start ``telecine run`` on a component; see :meth:`start`."""
-        words = ("run", name, "--inputs", json.dumps(inputs), *arguments)
-        return self.start(*words, machine=machine, is_leader=is_leader, **environment)
+        """Start ``telecine run`` on a component."""
+        return self.start("run", name, "--inputs", json.dumps(inputs), *arguments, machine=machine, **environment)
 
     def run(self, name: str, inputs: dict[str, Any], *arguments: str, **environment: str) -> Ended:
         """Run a component to its end."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from telecine.errors import InputError
+from telecine.storage import Store
 from telecine_components.media.encode import write_mp4
 
 CUTS, FPS = (40, 84), 24
@@ -114,6 +115,21 @@ def test_equal_footage_gives_equal_bytes(run_component: Run, footage: Path) -> N
         for force in (False, True)
     )
     assert first == again
+
+
+def test_footage_in_a_bucket_gives_the_rows_of_the_same_footage_here(
+    run_component: Run, footage: Path, s3_store: str, rows_of: Rows
+) -> None:
+    (footage / "truncated.mp4").write_bytes((footage / "one.mp4").read_bytes()[:5000])
+    shutil.copy(footage / "one.mp4", footage / "two.mp4")
+    bucket = Store(f"{s3_store.removesuffix('/store')}/footage")
+    for path in footage.rglob("*.*"):
+        bucket.upload(path, path.relative_to(footage).as_posix())
+    there = rows_of(run_component("curate.split", videos_uri=bucket.uri).clips_uri)
+    here = rows_of(run_component("curate.split", videos_uri=footage).clips_uri)
+    unread = [row | {"source_digest": None} if row["reason"] else row for row in here]
+    assert there == unread, "of a file that gives no clip the bytes are not known here"
+    assert [row["reason"] for row in there if row["source"] == "two.mp4"] == ["same bytes as one.mp4"]
 
 
 def test_a_folder_without_videos_is_refused(run_component: Run, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Stages that do what a decoder may do to the process it runs in."""
 
+import ctypes
 import dataclasses
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import av
 
 from telecine.context import Item, Source
 from telecine.errors import BadData, InputError
@@ -41,11 +43,16 @@ class Toy(Stage):
             time.sleep(0.1)
             alive.beat()
 
-    def hang(self, _: Source) -> None:
-        """In C, where no signal handler and no exception of Python's is heard."""
-        lock = threading.Lock()
-        lock.acquire()
-        lock.acquire()
+    def hang(self, source: Source) -> None:
+        """In a real decoder, which waits in C for a pipe that nobody writes to."""
+        pipe = self.log.with_name(f"{source.name}.mp4")
+        if not pipe.exists():
+            os.mkfifo(pipe)
+        av.open(str(pipe))
+
+    def freeze(self, _: Source) -> None:
+        """In C that keeps the interpreter's lock, so that no other thread of the process runs either."""
+        ctypes.PyDLL(None).sleep(1000)
 
     def crash(self, _: Source) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
