@@ -1,14 +1,16 @@
 """The clips that curation has kept so far, by the file that they are in."""
 
+import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from telecine.context import Context
+from telecine.context import Folder, Source
 from telecine.errors import InputError
+from telecine.reading import is_sha256
 
 Rows = list[dict[str, Any]]
 
@@ -20,13 +22,37 @@ def by_source(rows: Rows, wanted: Callable[[dict[str, Any]], Any] = lambda row: 
     return {name: list(group) for name, group in itertools.groupby(kept, key=lambda row: str(row["source"]))}
 
 
-def check_unchanged(ctx: Context, path: Path, digest: str) -> None:
-    """Raise :class:`InputError` where a video is not the one that its clips were found in."""
-    if not path.is_file() or ctx.digest(path) != digest:
-        state = "differs from" if path.is_file() else "is missing from"
+def sources_of(wanted: dict[str, Rows], videos: Folder, columns: Sequence[str], *, owner: str) -> list[Source]:
+    """A source for each video, which is made of these columns of its clips and has them at hand.
+
+    Raises:
+        InputError: a video is missing, or is not the one that its clips were found in.
+    """
+    digests, sources = videos.digests(), []
+    for name, rows in wanted.items():
+        _check_unchanged(name, digests.get(name), rows[0]["source_digest"], owner)
+        given = [{column: row[column] for column in ("source_digest", *columns)} for row in rows]
+        sources.append(Source(name, digest_of(rows, columns), given={"mark": digests[name], "rows": given}))
+    return sources
+
+
+@contextlib.contextmanager
+def at_hand(source: Source, videos: Folder, *, owner: str) -> Iterator[tuple[Path, Rows]]:
+    """A source's video, and its rows; raises as :func:`sources_of` where that could not know yet."""
+    rows = source.given["rows"]
+    with videos.at_hand({source.name: source.given["mark"]}) as folder:
+        path = folder / source.name
+        _check_unchanged(source.name, videos.digest(path), rows[0]["source_digest"], owner)
+        yield path, rows
+
+
+def _check_unchanged(name: str, found: str | None, digest: str, owner: str) -> None:
+    """Compare digests; the mark of an object that was not read says nothing."""
+    if found is None or (is_sha256(found) and found != digest):
+        state = "differs from" if found else "is missing from"
         raise InputError(
-            f"{ctx.component}: {path.name} {state} what clips_uri describes; give the same videos_uri to "
-            f"curate.split and {ctx.component}, and run curate.split again where videos changed"
+            f"{owner}: {name} {state} what clips_uri describes; give the same videos_uri to curate.split and {owner}, "
+            "and run curate.split again where videos changed"
         )
 
 

@@ -3,17 +3,20 @@
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from telecine.config import Artifact
-from telecine.context import Context, Item, Source
+from telecine.context import Context, Folder, Item, Source
 from telecine.errors import InputError, RetryLater
+from telecine_components.curate import kept
 from telecine_components.curate.cut import shards
-from telecine_components.curate.cut.spec import Inputs, Outputs
-from telecine_components.curate.kept import by_source, check_unchanged, digest_of
+from telecine_components.curate.cut.spec import COMPONENT, Inputs, Outputs
 from telecine_components.media import clips
 from telecine_components.media.cut import Rule, Span, cut
+from telecine_components.stages.executors import executor_of
+from telecine_components.stages.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +29,31 @@ NOT_COPYABLE, NOT_DECODABLE = "not_copyable", "not_decodable"
 Rows = list[dict[str, Any]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut(Stage):
+    """One file's clips, each an mp4."""
+
+    videos: Folder
+
+    def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
+        """``clips``, how each was cut that could be."""
+        with kept.at_hand(source, self.videos, owner=COMPONENT.name) as (path, rows):
+            return {"clips": _cut(path, rows, self.params, out_dir)}
+
+
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Write ``clips.parquet`` and ``shards/``; the clips are items.
 
     Raises:
         InputError: the videos are not those that the manifest describes, or no clip can be cut.
     """
-    folder = ctx.fetch(inputs.videos_uri)
+    videos = ctx.folder(inputs.videos_uri)
     rows = clips.read(ctx.fetch(inputs.clips_uri), owner=ctx.component)
-    wanted = by_source(rows)
-    for name, found in wanted.items():
-        check_unchanged(ctx, folder / name, found[0]["source_digest"])
+    wanted = kept.by_source(rows)
     settings = {name: getattr(inputs, name) for name in ITEM_INPUTS}
-
-    def process(source: Source, out_dir: Path) -> dict[str, Any]:
-        return {"clips": _cut(folder / source.name, wanted[source.name], inputs, out_dir)}
-
-    sources = [Source(name, digest_of(found, CLIP_COLUMNS), settings) for name, found in wanted.items()]
-    items = ctx.items(sources, process)
+    sources = kept.sources_of(wanted, videos, CLIP_COLUMNS, owner=ctx.component)
+    stage = Cut(videos=videos, params=settings, memory_gib=COMPONENT.resources.memory_gib)
+    items = ctx.stream(sources, [stage], executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s))
     made = {each["clip_id"]: (item, each) for item in items for each in item.value.get("clips", ())}
     if not made:
         num_kept = sum(map(len, wanted.values()))
@@ -56,9 +66,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     return _write([row for row in marked if row["reason"] is None], made, inputs, ctx)
 
 
-def _cut(path: Path, rows: Rows, inputs: Inputs, out_dir: Path) -> Rows:
-    rule = Rule(**{name: getattr(inputs, name) for name in RULE_INPUTS})
-    spans = [_span(row, inputs.max_widen_frames) for row in rows]
+def _cut(path: Path, rows: Rows, settings: Mapping[str, Any], out_dir: Path) -> Rows:
+    rule = Rule(**{name: settings[name] for name in RULE_INPUTS})
+    spans = [_span(row, settings["max_widen_frames"]) for row in rows]
     found = cut(path, spans, [out_dir / _file_of(row["clip_id"]) for row in rows], rule)
     return [
         {

@@ -26,6 +26,8 @@ class Inputs:
     crf: int = param(18, ge=0, le=51, help="Quality of what is encoded: x264's rate factor, lower is better.")
     preset: str = param("veryfast", choices=PRESETS, help="How hard x264 tries to make what is encoded small.")
     shard_mib: int = param(500, ge=1, help="Size of a shard at most; a larger clip has one of its own.")
+    num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
+    stall_s: float = param(120.0, gt=0, keyed=False, help="Silence after which a decoder counts as hung.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,4 +47,5 @@ COMPONENT = Component(
     entry="telecine_components.curate.cut.run:run",
     image="curate",
     resources=Resources(cpus=1, memory_gib=1.0),
+    max_ray_workers=1000,
 )

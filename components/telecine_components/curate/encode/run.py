@@ -1,21 +1,24 @@
 """Encode each source's kept clips as an item of its own, split by clip, join the index."""
 
+import dataclasses
 import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from telecine.config import Artifact
-from telecine.context import Context, Item, Source
+from telecine.context import Context, Folder, Item, Source
 from telecine.errors import InputError
+from telecine_components.curate import kept
 from telecine_components.curate.encode.contact_sheet import write_contact_sheet
 from telecine_components.curate.encode.samples import write_shard
-from telecine_components.curate.encode.spec import Inputs, Outputs
+from telecine_components.curate.encode.spec import COMPONENT, Inputs, Outputs
 from telecine_components.curate.encode.windows import windows_of
-from telecine_components.curate.kept import by_source, check_unchanged, digest_of
 from telecine_components.media import clips
 from telecine_components.media.index import SCHEMA, held_out_clips, write_index
 from telecine_components.media.shards import read_array
+from telecine_components.stages.executors import executor_of
+from telecine_components.stages.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -46,30 +49,39 @@ SHEET_ROWS = 12
 Rows = list[dict[str, Any]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encode(Stage):
+    """One file's samples, in a shard of its own."""
+
+    videos: Folder
+    inputs: Inputs
+
+    def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
+        """``samples``, what the index needs of each and only this pass knows."""
+        with kept.at_hand(source, self.videos, owner=COMPONENT.name) as (path, rows):
+            windows = [window for clip in rows for window in windows_of(clip, self.inputs)]
+            return {"samples": write_shard(path, windows, self.inputs, out_dir / SHARD)}
+
+
 def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Write ``dataset/index.parquet`` and ``contact_sheet.png``; the shards are items.
 
     Raises:
         InputError: fewer than two clips give a sample, or the videos are not those that the manifest describes.
     """
-    folder = ctx.fetch(inputs.videos_uri)
-    kept = _kept_by_source(clips.read(ctx.fetch(inputs.clips_uri), owner="curate.encode"), inputs)
-    for name, rows in kept.items():
-        check_unchanged(ctx, folder / name, rows[0]["source_digest"])
-
-    def process(source: Source, out_dir: Path) -> dict[str, Any]:
-        windows = [window for clip in kept[source.name] for window in windows_of(clip, inputs)]
-        return {"samples": write_shard(folder / source.name, windows, inputs, out_dir / SHARD)}
-
+    videos = ctx.folder(inputs.videos_uri)
+    wanted = _kept_by_source(clips.read(ctx.fetch(inputs.clips_uri), owner=ctx.component), inputs)
+    sources = kept.sources_of(wanted, videos, CLIP_COLUMNS, owner=ctx.component)
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
-    items = ctx.items([Source(name, digest_of(rows, CLIP_COLUMNS), params) for name, rows in kept.items()], process)
-    index = _join(items, kept, inputs)
+    stage = Encode(videos=videos, inputs=inputs, params=params, memory_gib=COMPONENT.resources.memory_gib)
+    executor = executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s)
+    index = _join(ctx.stream(sources, [stage], executor), wanted, inputs)
     return _write(index, inputs, ctx)
 
 
 def _kept_by_source(rows: Rows, inputs: Inputs) -> dict[str, Rows]:
     """Clips that are long enough for a sample, by source, in the order of time."""
-    usable = by_source(rows, lambda row: windows_of(row, inputs))
+    usable = kept.by_source(rows, lambda row: windows_of(row, inputs))
     num_usable = sum(map(len, usable.values()))
     if num_usable < 2:
         num_kept = sum(row["reason"] is None for row in rows)
@@ -81,8 +93,8 @@ def _kept_by_source(rows: Rows, inputs: Inputs) -> dict[str, Rows]:
     return usable
 
 
-def _join(items: list[Item], kept: dict[str, Rows], inputs: Inputs) -> Rows:
-    by_id = {clip["clip_id"]: clip for rows in kept.values() for clip in rows}
+def _join(items: list[Item], wanted: dict[str, Rows], inputs: Inputs) -> Rows:
+    by_id = {clip["clip_id"]: clip for rows in wanted.values() for clip in rows}
     val = held_out_clips(
         {name: clip["shot_id"] for name, clip in by_id.items()}, val_ratio=inputs.val_ratio, seed=inputs.seed
     )

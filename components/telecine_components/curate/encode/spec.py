@@ -24,6 +24,8 @@ class Inputs:
     )
     seed: int = param(0, ge=0, help="Seed of the choice of held-out clips.")
     num_threads: int = param(1, ge=1, help="Threads of one decoder.")
+    num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
+    stall_s: float = param(120.0, gt=0, keyed=False, help="Silence after which a decoder counts as hung.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,4 +47,5 @@ COMPONENT = Component(
     entry="telecine_components.curate.encode.run:run",
     image="curate",
     resources=Resources(cpus=1, memory_gib=1.0),
+    max_ray_workers=1000,
 )
