@@ -33,7 +33,8 @@ FILTER = {"name": "curate.filter", "version": "b" * 64, "settings": '{"max_blur"
 HOSTILE = (
     "</script><script>document.title='owned'</script>.mp4",
     '"><img src=x onerror="document.title=\'owned\'">.mp4',
-    "<!--<script>.mp4",
+    "<!--<script >.mp4",
+    "</SCRIPT /x><script src=//example.org/x.js>.mp4",
     "$\\frac{1}{0$ \u2028 \u202e 映画 é.mp4",
     "../../../../etc/passwd",
 )
@@ -186,6 +187,7 @@ def test_names_captions_and_reasons_cannot_write_into_the_page() -> None:
     honest, parts = Parts(page_of([clip(0)])), Parts(page_of(rows))
     assert set(parts.tags) <= set(honest.tags) | {"button"} and parts.tags["script"] == 2
     assert not [name for name, _ in parts.attributes if name.startswith("on") or name == "style"]
+    assert not set("<>&") & set(parts.contents["data"]), "browsers end a script more readily than Python's parser"
     assert [cells[1] for cells in parts.data["rows"]] == [row["source"] for row in rows]
     assert HOSTILE[0] in parts.text
 
