@@ -162,8 +162,11 @@ function share(value, measure) {
 
 function details(clip) {
   const box = element("details");
-  box.append(element("summary", "captions, rights and provenance"));
-  box.addEventListener("toggle", () => { if (box.children.length === 1) box.append(facts(clip)); });
+  box.append(element("summary", "larger, with captions, rights and provenance"));
+  box.addEventListener("toggle", () => {
+    if (box.children.length === 1) box.append(facts(clip));
+    box.closest("li").scrollIntoView({ block: "nearest" });
+  });
   return box;
 }
 

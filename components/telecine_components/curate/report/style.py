@@ -57,9 +57,12 @@ button.plain { border: none; background: none; color: var(--act); padding: .1rem
 .tools input, .tools select { max-width: 16rem; }
 .pager { margin-left: auto; display: flex; align-items: center; gap: .6rem; font-variant-numeric: tabular-nums; }
 .cards { list-style: none; margin: 1rem 0; padding: 0; display: grid; gap: 1rem; align-items: start;
-  grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); }
+  grid-auto-flow: dense; grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .7rem; min-width: 0; }
 .card img { display: block; width: 100%; height: auto; border-radius: .3rem; background: #000; }
+.card:has(details[open]) { grid-column: 1 / -1; }
+.card:has(details[open]) img { width: min(100%, 64rem); }
+.card:has(details[open]) .scores { grid-template-columns: repeat(auto-fill, minmax(min(13rem, 100%), 1fr)); }
 .card p { margin: .45rem 0; overflow-wrap: anywhere; }
 .badge { display: inline-block; background: var(--lost); color: var(--on); border-radius: .3rem; padding: 0 .5rem;
   font-size: .85rem; font-weight: 600; margin-right: .5rem; max-width: 100%; overflow-wrap: anywhere; }
