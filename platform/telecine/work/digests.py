@@ -72,13 +72,15 @@ class Digests:
 def _state(path: Path) -> tuple[str, int, int, int, int]:
     """A file's absolute name, and what changes with its bytes."""
     stat = path.stat()
-    return str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+    # A name need not be UTF-8, and then SQLite refuses it as text.
+    name = os.fsencode(path.absolute()).decode(errors="backslashreplace")
+    return name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def combine(named: Iterable[tuple[str, str]]) -> str:
     """One digest for many ``(relative name, digest)`` pairs, whatever their order."""
     lines = sorted(f"{digest}  {name}\n" for name, digest in named)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -60,21 +60,23 @@ def analyse(path: Path, *, detector: str, num_threads: int = 1) -> Analysis:
             times_s.append(time_s)
     # Broken stamps may step back; a clip must not end before it begins.
     starts_s = np.maximum.accumulate(np.asarray(times_s))
-    fps = _rate(video, starts_s)
+    fps, last_s = _rate(video, starts_s)
     return Analysis(
         width_px=video.width_px,
         height_px=video.height_px,
         codec=video.codec,
         fps=fps,
         bits_per_pixel=8 * video.coded_bytes / (len(starts_s) * video.width_px * video.height_px),
-        edges_s=np.append(starts_s, starts_s[-1] + 1 / fps),
+        edges_s=np.append(starts_s, starts_s[-1] + last_s),
         shots=(koala if detector == "koala" else ours).shots(),
         meter=meter,
     )
 
 
-def _rate(video: Video, starts_s: npt.NDArray[np.float64]) -> float:
+def _rate(video: Video, starts_s: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Average rate, and how long the last frame lasts: as long as the typical one where the rate varies."""
     measured = (len(starts_s) - 1) / starts_s[-1] if starts_s[-1] > 0 else 0.0
     if measured and abs(video.fps / measured - 1) > FPS_TOLERANCE:
-        return float(measured)
-    return video.fps or FALLBACK_FPS
+        return float(measured), float(np.median(np.diff(starts_s)))
+    fps = video.fps or FALLBACK_FPS
+    return fps, 1 / fps

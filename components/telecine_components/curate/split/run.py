@@ -13,7 +13,7 @@ from telecine.reading import is_sha256
 from telecine_components.curate.split.analysis import analyse
 from telecine_components.curate.split.rows import clip_rows
 from telecine_components.curate.split.sidecars import read_sidecar, sidecar_name
-from telecine_components.curate.split.sources import digests_of, find_videos
+from telecine_components.curate.split.sources import as_text, digests_of, find_videos, is_text
 from telecine_components.curate.split.spec import COMPONENT, Inputs, Outputs
 from telecine_components.media import clips
 from telecine_components.stages.executors import executor_of
@@ -53,11 +53,11 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     digests = digests_of(videos)
     names = find_videos(videos, digests)
     firsts = {digests[name]: name for name in reversed(names)}
-    sources = [_source(name, digests) for name in names if firsts[digests[name]] == name]
+    sources = [_source(name, digests) for name in names if firsts[digests[name]] == name and is_text(name)]
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
     stage = Split(videos=videos, inputs=inputs, params=params, memory_gib=COMPONENT.resources.memory_gib)
     executor = executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s)
-    rows = {name: [_bad_row(name, digests[name], f"same bytes as {firsts[digests[name]]}")] for name in names}
+    rows = {name: [_bad_row(name, digests[name], _unread(name, firsts[digests[name]]))] for name in names}
     seen: dict[str, str] = {}
     for item in ctx.stream(sources, [stage], executor):
         digest = item.value.get("source_digest", digests[item.name])
@@ -75,6 +75,11 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 def _rows_of(item: Item, ctx: Context) -> list[dict[str, Any]]:
     found = clips.read(ctx.path(f"{item.path}/{ROWS_FILE}"), owner=COMPONENT.name)
     return [row | {"source": item.name, "poster": f"{item.path}/{row['poster']}"} for row in found]
+
+
+def _unread(name: str, first: str) -> str:
+    """Why a file is not looked at."""
+    return f"same bytes as {first}" if is_text(name) else "its name is not UTF-8: rename it"
 
 
 def _source(name: str, digests: Mapping[str, str]) -> Source:
@@ -106,4 +111,4 @@ def _join(manifest: list[dict[str, Any]], num_files: int, ctx: Context) -> Outpu
 
 
 def _bad_row(name: str, digest: str, reason: str) -> dict[str, Any]:
-    return {"source": name, "source_digest": digest if is_sha256(digest) else None, "reason": reason}
+    return {"source": as_text(name), "source_digest": digest if is_sha256(digest) else None, "reason": reason}

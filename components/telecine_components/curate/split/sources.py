@@ -1,5 +1,6 @@
 """Which files of a folder are videos."""
 
+import os
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -52,3 +53,13 @@ def _begins_like_a_video(videos: Folder, path: PurePosixPath) -> bool:
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
         or (len(head) > _TS_PACKET and head[0] == head[_TS_PACKET] == 0x47)
     )
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; what is not comes from the system with placeholders, and no manifest takes it."""
+    return name == as_text(name)
+
+
+def as_text(name: str) -> str:
+    """A file's name with what is not UTF-8 in it spelt out."""
+    return os.fsencode(name).decode(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +29,20 @@ def clip_spans(
     if first >= last:
         middle = (start + end) // 2
         return [(middle, middle + 1)]
+    # A frame that stands longer than a clip may last is a clip of its own, else it would be most of another.
+    still = first + np.flatnonzero(np.diff(edges_s[first : last + 1]) > max_clip_s + ROUNDING_S)
+    borders = np.unique(np.concatenate([[first, last], still, still + 1])).tolist()
+    return [span for run in itertools.pairwise(borders) for span in _parts(run, edges_s, max_clip_s)]
+
+
+def _parts(run: tuple[int, int], edges_s: npt.NDArray[np.float64], max_clip_s: float) -> Iterable[tuple[int, int]]:
+    """Equal times of at most ``max_clip_s`` that tile a run of frames."""
+    first, last = run
     seconds = edges_s[last] - edges_s[first]
+    if last - first == 1 or seconds <= 0:
+        return [run]
     # Counted in whole frames, of which fewer may fit than the seconds say.
-    frames_per_clip = (
-        max(1, math.floor((last - first) * max_clip_s / seconds + ROUNDING_S)) if seconds > 0 else last - first
-    )
+    frames_per_clip = max(1, math.floor((last - first) * max_clip_s / seconds + ROUNDING_S))
     least = math.ceil((last - first) / frames_per_clip)
     # Where frames last unequally long, some of so few clips may be too long.
     for count in range(least, min(last - first, least + MOST_TRIES) + 1):
@@ -40,4 +50,4 @@ def clip_spans(
         borders = np.unique(first + np.searchsorted(edges_s[first : last + 1], wanted_s - ROUNDING_S))
         if np.diff(edges_s[borders]).max() <= max_clip_s + ROUNDING_S:
             break
-    return list(itertools.pairwise(borders.tolist()))
+    return itertools.pairwise(borders.tolist())

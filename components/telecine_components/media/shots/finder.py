@@ -39,6 +39,8 @@ class ShotFinder:
 
     def shots(self) -> list[Shot]:
         """The shots of all that was seen, in their order."""
+        if len(self._lumas) == 1:
+            return shots_between([], self._indices[-1] + 1)
         lumas = np.stack(self._lumas).astype(np.int16)
         distances = np.abs(lumas[1:] - lumas[:-1]).mean(axis=(1, 2))
         padded = np.pad(distances, SIDE_PAIRS, constant_values=0)
