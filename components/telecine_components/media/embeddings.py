@@ -66,7 +66,7 @@ def _matrix(column: pa.ChunkedArray, what: str) -> Vectors:
         raise InputError(f"{what} must have one size for all clips, got {sorted(lengths, key=str)}; make them again")
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     vectors = np.ascontiguousarray(values.reshape(len(column), max(lengths, default=0)), np.float32)
-    far = np.abs(np.linalg.norm(vectors, axis=1) - 1) > 1e-3
+    far = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)  # also where it is not a number
     if far.any():
         raise InputError(f"{what} must have length 1; {int(far.sum())} of {len(far)} have not; make them again")
     return vectors

@@ -1,0 +1,1 @@
+"""Embed kept clips with an image model from disk."""
