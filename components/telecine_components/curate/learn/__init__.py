@@ -1,0 +1,1 @@
+"""Fit the suitability model to rated clips."""
