@@ -128,6 +128,8 @@ def test_footage_in_a_bucket_gives_the_rows_of_the_same_footage_here(
     there = rows_of(run_component("curate.split", videos_uri=bucket.uri).clips_uri)
     here = rows_of(run_component("curate.split", videos_uri=footage).clips_uri)
     unread = [row | {"source_digest": None} if row["reason"] else row for row in here]
+    for row in (*there, *unread):
+        row["poster"] = row["poster"] and Path(row["poster"]).name  # it lies beside the item, whose address differs
     assert there == unread, "of a file that gives no clip the bytes are not known here"
     assert [row["reason"] for row in there if row["source"] == "two.mp4"] == ["same bytes as one.mp4"]
 
