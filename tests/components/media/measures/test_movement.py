@@ -85,6 +85,11 @@ def test_a_pan_is_steady_and_a_shake_is_not(slide: Callable[..., Pixels]) -> Non
     assert shaken[-1] < 0.05
 
 
+def test_what_an_encoder_refines_in_a_still_is_no_change() -> None:
+    still = np.full((24, 54, 96), 120, np.uint8) + np.random.default_rng(0).integers(0, 4, (24, 54, 96), np.uint8)
+    assert movement.freeze(movement.changed(still), FPS) == 1
+
+
 def test_a_standstill_is_its_share_of_the_time_and_drawing_on_twos_is_none(slide: Callable[..., Pixels]) -> None:
     moving = np.arange(48) * 0.01
     stopped = np.concatenate([moving[:24], np.full(24, moving[23])])
