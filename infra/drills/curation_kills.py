@@ -112,8 +112,7 @@ def curation_kills(trial: Trial) -> Count:
     good = not (found.lost or found.doubled or found.torn)
     victims = ", ".join(f"{count} {name}" for name, count in sorted(found.killed.items()))
     return Count(
-        what=f"kill -9 of the whole process group of a curation of {num_files} files ({', '.join(STEPS[trial.size])}) "
-        "at random points, the call "
+        what=f"kill -9 of the whole process group of a curation of {num_files} files at random points, the call "
         f"repeated: {victims}; then its digests and items against the undisturbed one's, what gc leaves, and what is "
         "done anew after a threshold and files changed",
         injected=found.killed.total(),

@@ -62,11 +62,13 @@ def events(airflow: Any) -> dict[str, dict[str, Any]]:
 
 
 def test_a_day_s_footage_becomes_a_dataset_and_the_dataset_a_candidate(airflow: Any, days: Path) -> None:
-    curated = airflow.test("curate_videos", "curated", {"videos_uri": f"{days}/{{day}}"}, NIGHT)
+    part = {"videos_uri": str(days), "prefix": "{day}"}
+    curated = airflow.test("curate_videos", "curated", part, NIGHT)
     assert curated.returncode == 0, curated.stdout[-5000:] + curated.stderr[-5000:]
     met = airflow.pointers("curated")
     assert {task: pointer.decision for task, pointer in met.items()} == {
-        f"curate.{verb}": "ran" for verb in ("split", "filter", "encode")
+        **{f"curate.{verb}": "ran" for verb in ("split", "filter", "cut", "encode", "report")},
+        "caption.write": "ran",
     }
     assert met["curate.split"].inputs["videos_uri"] == str(days / DAY)
     assert (met["curate.split"].outputs["num_files"], met["curate.split"].outputs["num_bad_files"]) == (2, 0)
@@ -101,8 +103,11 @@ def _local(uri: str) -> Path:
 def _check_garbage(airflow: Any, log: str) -> None:
     """What the registered version was made from stays; nothing needs the films that were copied away."""
     named = re.findall(r"would remove work/([\w.]+)/(\w+)(\S*) \(", log)
-    assert {component + below for component, _, below in named} == {
+    assert {component + ("/items" if key == "items" else below) for component, key, below in named} == {
         "backlot.render",
+        "curate.cut",
+        "curate.cut/items",
+        "curate.report",
         "evaluate.sample",
         "pretrain.train/checkpoints",
     }
