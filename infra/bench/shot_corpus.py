@@ -64,7 +64,7 @@ def build(folder: Path, split: str, *, manifest: Path = MANIFEST, limit: int | N
     """Write the films of a split into ``folder``, unless they lie there already, and return them."""
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [film for film in json.loads(manifest.read_text())["films"] if film["split"] == split]
-    return [_natural(film, folder) if "natural" in film else _medley(film, folder) for film in chosen[:limit]]
+    return [_natural(film, folder) if "natural" in film else medley(film, folder) for film in chosen[:limit]]
 
 
 def compose(film: dict[str, Any]) -> tuple[Pixels, list[Truth], list[tuple[int, int]]]:
@@ -118,7 +118,8 @@ def _shot(part: dict[str, Any], seed: tuple[int, int]) -> Pixels:
     return change(frames, draw) if change else frames
 
 
-def _medley(film: dict[str, Any], folder: Path) -> Film:
+def medley(film: dict[str, Any], folder: Path) -> Film:
+    """Write one composed film, unless it lies there already."""
     path, told = folder / f"{film['name']}.mp4", folder / f"{film['name']}.json"
     if not told.exists():
         frames, truths, ignored = compose(film)

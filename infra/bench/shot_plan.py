@@ -16,6 +16,7 @@ from shot_material import SPANS
 SOURCES = {"tuning": ("cosmos_30s", "carphone"), "test": ("bikes", "nasa_13013", "bigbuckbunny")}
 FIRST_SEED = {"tuning": 10_000, "test": 20_000}
 MEDLEYS = 60
+FROZEN_SEED = 7
 EFFECT_RATIO = 0.62
 MIN_PURE_FRAMES = 12
 DISSOLVE_FRAMES = (4, 6, 8, 12, 16, 20, 24)
@@ -61,7 +62,7 @@ NATURAL: dict[str, list[dict[str, Any]]] = {
 def main() -> None:
     """Print a manifest."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=FROZEN_SEED)
     parser.add_argument("--films", type=int, default=MEDLEYS, help="of each split")
     parsed = parser.parse_args()
     films = [film for split in SOURCES for film in _split(split, parsed.seed, parsed.films)]
@@ -78,7 +79,8 @@ def medley(split: str, number: int, seed: int) -> dict[str, Any]:
     """A film of four to six shots: a third of real shots alone, a third of Backlot alone, a third of both."""
     draw = np.random.default_rng((seed, FIRST_SEED[split], number))
     cast = ("real", "backlot", "mixed")[number % 3]
-    first_seed = FIRST_SEED[split] + 100 * number
+    # The frozen manifest's seed is 7; other seeds film other worlds.
+    first_seed = FIRST_SEED[split] + 100 * number + 1_000_000 * (seed - FROZEN_SEED)
     parts = [_part(draw, split, cast, first_seed)]
     joins: list[dict[str, Any]] = []
     for place in range(1, int(draw.integers(4, 7))):
@@ -90,7 +92,7 @@ def medley(split: str, number: int, seed: int) -> dict[str, Any]:
         parts.append(_other(draw, split, cast, first_seed + 10 * place, parts[-1]))
         joins.append(_fitting(_join(draw, join), parts, joins))
     return {
-        "name": f"{split}-{number:02d}-{cast}",
+        "name": f"{split}-{number:02d}-{cast}" + ("" if seed == FROZEN_SEED else f"-{seed}"),
         "split": split,
         "cast": cast,
         "seed": first_seed,

@@ -1,6 +1,185 @@
-"""Shots between transitions."""
+"""Shots of small films of each kind, drawn for the purpose."""
 
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from telecine_components.media.glance import Glance
+from telecine_components.media.shots.finder import Rule, ShotFinder
+from telecine_components.media.shots.plain import PlainRun, PlainRuns, widened
+from telecine_components.media.shots.products import REACH_PAIRS, contrast_of, products_of, sketch_of
 from telecine_components.media.shots.shot import Shot, Transition, shots_between
+
+Pixels = npt.NDArray[np.uint8]
+SHOT_FRAMES = 30
+
+
+def _scenery(seed: int, width_px: int = 400) -> Pixels:
+    """A picture with large and small things in it [H, W, 3]."""
+    draw = np.random.default_rng(seed)
+    scenery = np.zeros((54, width_px, 3), np.float32)
+    for cells in (3, 9, 27):
+        coarse = draw.uniform(0, 255, (cells, cells * width_px // 54, 3)).astype(np.float32)
+        scenery += cv2.resize(coarse, (width_px, 54), interpolation=cv2.INTER_CUBIC) / 3
+    return np.clip(scenery, 0, 255).astype(np.uint8)
+
+
+def _shot(seed: int, num_frames: int = SHOT_FRAMES, speed: float = 0.5) -> Pixels:
+    """A camera that pans slowly, with a little noise [F, H, W, 3]."""
+    scenery, draw = _scenery(seed), np.random.default_rng((seed, 1))
+    frames = np.stack([scenery[:, (left := round(speed * index)) : left + 96] for index in range(num_frames)])
+    return np.clip(frames + draw.normal(0, 1.5, frames.shape), 0, 255).astype(np.uint8)
+
+
+def _dissolve(left: Pixels, right: Pixels, length: int) -> Pixels:
+    weights = (np.arange(1, length + 1) / (length + 1))[:, None, None, None]
+    mixed = (1 - weights) * left[-length:] + weights * right[:length]
+    return np.concatenate([left[:-length], mixed.astype(np.uint8), right[length:]])
+
+
+def _fade(left: Pixels, right: Pixels, length: int, held: int, level: int) -> Pixels:
+    weights = (np.arange(1, length + 1) / (length + 1))[:, None, None, None]
+    out = (1 - weights) * left[-length:] + weights * level
+    back = weights * right[:length] + (1 - weights) * level
+    plain = np.full((held, *left.shape[1:]), level)
+    return np.concatenate([left[:-length], out, plain, back, right[length:]]).astype(np.uint8)
+
+
+def _glances(frames: Pixels) -> list[Glance]:
+    small = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb), np.uint8) for frame in frames]
+    return [
+        Glance(index, index / 25, ycc[..., 0].copy(), np.stack([cv2.resize(ycc[..., c], (48, 27)) for c in (2, 1)]))
+        for index, ycc in enumerate(small)
+    ]
+
+
+def _found(frames: Pixels, **options: int) -> list[Transition]:
+    finder = ShotFinder(**options)
+    for glance in _glances(frames):
+        finder.look_at(glance)
+    return finder.transitions()
+
+
+def _covers(found: Sequence[Transition], first: int, last: int, kind: str) -> None:
+    assert [each.kind for each in found] == [kind]
+    assert first <= (found[0].first + found[0].last) // 2 <= last
+    assert abs(found[0].first - first) <= 3
+    assert abs(found[0].last - last) <= 3
+
+
+def test_a_hard_cut_is_found_at_its_pair() -> None:
+    assert _found(np.concatenate([_shot(1), _shot(2)])) == [Transition(29, 29, "cut")]
+
+
+@pytest.mark.parametrize("length", [4, 12, 24])
+def test_a_dissolve_is_found_over_its_pairs(length: int) -> None:
+    film = _dissolve(_shot(3, 60, speed=0.1), _shot(4, 60, speed=0.1), length)
+    _covers(_found(film), 60 - length - 1, 59, "dissolve")
+
+
+@pytest.mark.parametrize(("level", "held"), [(0, 0), (0, 5), (0, 60), (255, 4)])
+def test_a_fade_by_way_of_a_plain_colour_is_one_transition(level: int, held: int) -> None:
+    film = _fade(_shot(5, 50), _shot(6, 50), 8, held, level)
+    _covers(_found(film), 41, 57 + held, "fade")
+
+
+def test_a_whip_pan_is_no_transition() -> None:
+    scenery = _scenery(7)
+    places = np.concatenate([np.zeros(25), np.linspace(0, 200, 9), np.full(25, 200)]).astype(int)
+    blurred = [scenery[:, left : left + 96] for left in places]
+    for index in range(26, 34):
+        blurred[index] = np.asarray(cv2.blur(blurred[index], (25, 1)), np.uint8)
+    assert _found(np.stack(blurred)) == []
+
+
+@pytest.mark.parametrize("level", [255, 0])
+def test_a_flash_and_a_blackout_of_a_frame_are_no_transition(level: int) -> None:
+    film = _shot(8, 60)
+    film[30] = (0.15 * film[30] + 0.85 * level).astype(np.uint8)
+    assert _found(film) == []
+
+
+def test_a_light_that_goes_on_and_off_is_no_transition() -> None:
+    film = _shot(9, 60)
+    film[20:40] = (film[20:40] * np.where(np.arange(20) // 3 % 2, 1.0, 0.3)[:, None, None, None]).astype(np.uint8)
+    assert _found(film) == []
+
+
+def test_slides_are_cut_where_they_change_and_nowhere_else() -> None:
+    draw = np.random.default_rng(0)
+    slides = np.concatenate([np.repeat(_shot(seed, 1), 40, axis=0) for seed in (10, 11, 12)])
+    noisy = np.clip(slides + draw.normal(0, 1, slides.shape), 0, 255).astype(np.uint8)
+    assert _found(noisy) == [Transition(39, 39, "cut"), Transition(79, 79, "cut")]
+
+
+def test_a_shot_that_goes_on_after_darkness_is_one_shot() -> None:
+    film = _shot(13, 100, speed=0.1)
+    film[45:55] = 0
+    assert all(each.kind == "cut" for each in _found(film))
+    assert widened([], [], [1.0] * 10) == []
+
+
+def test_it_makes_no_difference_how_a_film_is_divided_into_blocks() -> None:
+    film = np.concatenate([_shot(1), _dissolve(_shot(3, 60), _shot(4, 60), 12), _fade(_shot(5), _shot(6), 6, 9, 0)])
+    whole = _found(film)
+    assert len(whole) >= 4
+    for block_frames in (7, 16, 50):
+        assert _found(film, block_frames=block_frames) == whole
+
+
+def test_frames_that_were_not_looked_at_count() -> None:
+    finder = ShotFinder()
+    for glance in _glances(np.concatenate([_shot(1), _shot(2)])):
+        if glance.index < 10 or glance.index > 20 or glance.index % 2 == 0:
+            finder.look_at(glance)
+    assert finder.shots() == [Shot(0, 30, "start", "cut"), Shot(30, 60, "cut", "end")]
+
+
+def test_a_stricter_rule_finds_no_more() -> None:
+    film = _glances(np.concatenate([_shot(1), _dissolve(_shot(3, 60), _shot(4, 60), 12)]))
+    counts = []
+    for odds in (0.0, 3.0, 100.0):
+        finder = ShotFinder(Rule(cut=odds, mixture=odds))
+        for glance in film:
+            finder.look_at(glance)
+        counts.append(len(finder.transitions()))
+    assert counts[0] == 2
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 0
+
+
+def test_a_film_of_one_frame_is_one_shot() -> None:
+    finder = ShotFinder()
+    finder.look_at(_glances(_shot(1, 1))[0])
+    assert finder.shots() == [Shot(0, 1, "start", "end")]
+
+
+def test_products_are_those_of_the_frames_themselves() -> None:
+    sketches = np.stack([sketch_of(glance) for glance in _glances(_shot(14, 70, speed=3))])
+    products = products_of(sketches)
+    values = sketches.astype(float)
+    assert products.whole[5, 20] == pytest.approx(values[20] @ values[25] / 576)
+    assert products.whole[REACH_PAIRS, 60] == 0
+    centred = np.concatenate([values[:, :576] - values[:, :576].mean(axis=1, keepdims=True), values[:, 576:]], axis=1)
+    assert products.varied[7, 62] == pytest.approx(centred[62] @ centred[69] / 576)
+    assert products.distance(3)[11] == pytest.approx(np.sqrt(((values[11] - values[14]) ** 2).sum() / 576))
+    assert contrast_of(sketches[9]) == pytest.approx(np.sqrt(products.varied[0, 9]))
+
+
+def test_plain_frames_at_the_ends_of_a_film_separate_nothing() -> None:
+    plain, runs = np.zeros((10, 54, 96, 3), np.uint8), PlainRuns()
+    for glance in _glances(np.concatenate([plain, _shot(1), plain, _shot(2), plain])):
+        runs.look_at(sketch_of(glance))
+    assert [(run.start, run.end) for run in runs.runs()] == [(40, 50)]
+
+
+def test_a_plain_run_takes_in_the_fades_that_lead_to_it() -> None:
+    contrasts = [40.0] * 20 + [30.0, 20.0, 10.0] + [0.0] * 10 + [15.0, 25.0] + [40.0] * 20
+    found = widened([Transition(34, 34, "cut")], [PlainRun(23, 33, 0.0)], contrasts)
+    assert found == [Transition(19, 34, "fade")]
 
 
 def test_frames_inside_a_transition_belong_to_no_shot() -> None:

@@ -1,51 +1,130 @@
-"""Our shot detector: looks at glances, and says at the end where the shots are."""
+"""Our shot detector: looks at glances, and says at the end where the shots are.
+
+It works through the film in blocks, each with enough of what lies before and after that its division makes no
+difference. Of each frame a few numbers stay, however long the film is.
+"""
 
 import dataclasses
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from telecine_components.media.glance import Glance
-from telecine_components.media.shots.shot import Shot, Transition, shots_between
+from telecine_components.media.shots import cuts, mixtures
+from telecine_components.media.shots.plain import PlainRuns, widened
+from telecine_components.media.shots.products import REACH_PAIRS, Products, Sketch, products_of, sketch_of
+from telecine_components.media.shots.shot import Kind, Shot, Transition, shots_between
 
-SIDE_PAIRS = 4
+BLOCK_FRAMES = 1024
+CONTEXT_FRAMES = max(cuts.CONTEXT_FRAMES, mixtures.CONTEXT_FRAMES, REACH_PAIRS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What counts as a transition.
+    """How much has to speak for a transition, in log odds; more finds fewer.
 
     Attributes:
-        cut_distance: grey levels by which the pictures of a cut differ at least.
-        cut_ratio: how many times that exceeds the distances around it.
+        cut: for a hard cut.
+        mixture: for a dissolve or fade.
     """
 
-    cut_distance: float = 12.0
-    cut_ratio: float = 3.0
+    cut: float = 0.0
+    mixture: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A possible transition over pairs ``first`` to ``last`` of the frames seen, and how far it exceeds the rule."""
+
+    excess: float
+    first: int
+    last: int
+    kind: Kind
 
 
 class ShotFinder:
-    """Looks at a film's glances in the order shown."""
+    """Looks at a film's glances in the order shown; not every frame need be among them.
 
-    def __init__(self, rule: Rule | None = None) -> None:
+    Args:
+        block_frames: how many frames are worked through at a time; it makes no difference to what is found.
+    """
+
+    def __init__(self, rule: Rule | None = None, *, block_frames: int = BLOCK_FRAMES) -> None:
         self._rule = rule or Rule()
-        self._indices: list[int] = []
-        self._lumas: list[npt.NDArray[np.uint8]] = []
+        self._block_frames = block_frames
+        self._indices = array("q")
+        self._plain = PlainRuns()
+        self._sketches: list[Sketch] = []
+        self._settled = 0
+        self._candidates: list[Candidate] = []
 
     def look_at(self, glance: Glance) -> None:
         """Take in one more frame."""
+        sketch = sketch_of(glance)
         self._indices.append(glance.index)
-        self._lumas.append(glance.luma)
+        self._plain.look_at(sketch)
+        self._sketches.append(sketch)
+        if len(self._sketches) >= self._block_frames + 2 * CONTEXT_FRAMES:
+            self._settle(len(self._indices) - CONTEXT_FRAMES)
+
+    def transitions(self) -> list[Transition]:
+        """The transitions between all frames that were seen, in their order, by frames of the film."""
+        if len(self._indices) > self._settled + 1:
+            self._settle(len(self._indices))
+        found = strongest(self._candidates, len(self._indices))
+        where = self._indices
+        return [
+            Transition(where[each.first], where[each.last + 1] - 1, each.kind)
+            for each in widened(found, self._plain.runs(), self._plain.contrasts)
+        ]
 
     def shots(self) -> list[Shot]:
         """The shots of all that was seen, in their order."""
-        if len(self._lumas) == 1:
-            return shots_between([], self._indices[-1] + 1)
-        lumas = np.stack(self._lumas).astype(np.int16)
-        distances = np.abs(lumas[1:] - lumas[:-1]).mean(axis=(1, 2))
-        padded = np.pad(distances, SIDE_PAIRS, constant_values=0)
-        around = np.lib.stride_tricks.sliding_window_view(padded, 2 * SIDE_PAIRS + 1)
-        rest = (around.sum(axis=1) - distances) / (2 * SIDE_PAIRS)
-        cuts = (distances > self._rule.cut_distance) & (distances > self._rule.cut_ratio * rest)
-        places = [self._indices[position] for position in np.flatnonzero(cuts)]
-        return shots_between([Transition(place, place, "cut") for place in places], self._indices[-1] + 1)
+        return shots_between(self.transitions(), self._indices[-1] + 1)
+
+    def _settle(self, end: int) -> None:
+        """Decide the pairs from the first that is undecided up to ``end``, and forget what is not needed any more."""
+        offset = len(self._indices) - len(self._sketches)
+        products = products_of(np.stack(self._sketches))
+        span = range(self._settled - offset, end - offset)
+        self._candidates += [
+            dataclasses.replace(each, first=each.first + offset, last=each.last + offset)
+            for each in candidates(products, span, self._rule)
+        ]
+        self._settled = end
+        del self._sketches[: max(0, end - CONTEXT_FRAMES - offset)]
+
+
+def candidates(products: Products, span: range, rule: Rule) -> list[Candidate]:
+    """What may be a transition that begins at a frame in ``span``: at each at most one cut and one mixture."""
+    found = [
+        Candidate(float(excess), first, first, "cut")
+        for first, excess in _exceeding(cuts.cut_evidence(products) - rule.cut, span)
+    ]
+    best: dict[int, Candidate] = {}
+    for length in mixtures.LENGTHS:
+        if length >= len(products):
+            break
+        evidence, fades = mixtures.mixture_evidence(products, length)
+        for first, excess in _exceeding(evidence - rule.mixture, span):
+            if first not in best or best[first].excess < excess:
+                kind: Kind = "fade" if fades[first] else "dissolve"
+                best[first] = Candidate(float(excess), first, first + length - 1, kind)
+    return found + list(best.values())
+
+
+def strongest(found: Sequence[Candidate], num_frames: int) -> list[Transition]:
+    """Of candidates that overlap the strongest, in the order of the film."""
+    taken, kept = np.zeros(num_frames, np.bool_), []
+    for each in sorted(found, key=lambda one: (-one.excess, one.first, one.last)):
+        if not taken[each.first : each.last + 1].any():
+            taken[each.first : each.last + 1] = True
+            kept.append(Transition(each.first, each.last, each.kind))
+    return sorted(kept)
+
+
+def _exceeding(evidence: npt.NDArray[np.float64], span: range) -> list[tuple[int, float]]:
+    part = evidence[span.start : span.stop]
+    return [(int(place) + span.start, float(part[place])) for place in np.flatnonzero(part > 0)]

@@ -1,0 +1,45 @@
+"""How much each observation speaks for a transition, in log odds; written by infra/bench/shot_fit.py."""
+
+CUT_BIAS = -5.5569
+CUT_WEIGHTS = {
+    "change": 0.2162,
+    "peak_1": 0.3536,
+    "peak_2": 1.0473,
+    "peak_wide_1": 0.2731,
+    "peak_wide_3": 0.7549,
+    "clear_peak": 0.6378,
+    "no_peak": -0.1664,
+    "stays": 0.0262,
+    "passes": -0.0425,
+    "stays_over_nearby": 0.2368,
+    "unlike": 1.388,
+    "stays_unlike": 1.5061,
+    "unlike_peak": 1.099,
+    "unlike_nearby": -0.781,
+    "alike": -3.4623,
+    "brightness": 0.3331,
+    "contrast": 0.3548,
+}
+MIXTURE_BIAS = -7.2048
+MIXTURE_WEIGHTS = {
+    "unlike": 1.6954,
+    "distance": 1.1066,
+    "contrast": -0.0404,
+    "length": 1.3955,
+    "unexplained": -0.3066,
+    "unexplained_much": -0.6778,
+    "detour": 1.324,
+    "least_sum": -0.5149,
+    "dip": -1.8962,
+    "steepest": -2.4202,
+    "steepest_squared": 0.1085,
+    "edges": 0.3056,
+    "largest_change": -1.1628,
+    "core_squared": -1.3228,
+    "straight": 0.457,
+    "calm_side": -0.3556,
+    "busy_side": -1.5492,
+    "busy_side_much": -0.4782,
+    "busy_and_long": 0.2398,
+    "unlike_outside": 0.1615,
+}
