@@ -27,8 +27,8 @@ from telecine_components.media.shots import cuts, mixtures, weights
 from telecine_components.media.shots.finder import ShotFinder
 from telecine_components.media.shots.products import products_of, sketch_of
 
-CUT_STRENGTH, MIXTURE_STRENGTH = 0.03, 0.05
-CUT_ODDS, MIXTURE_ODDS = -0.85, -0.85
+CUT_STRENGTH, MIXTURE_STRENGTH = 0.3, 0.1
+CUT_ODDS, MIXTURE_ODDS = -1.1, -0.85
 """Log odds at which the fitted probabilities count as evidence; chosen by ``--check``."""
 NUM_FOLDS = 5
 TARGET = Path(weights.__file__)

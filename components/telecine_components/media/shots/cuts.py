@@ -10,6 +10,8 @@ CONTEXT_FRAMES = 16
 _SIDE_PAIRS, _WIDE_SIDE_PAIRS = 8, 12
 _LEVEL = 2.0
 """Grey levels added to distances before they divide, so that noise on a still picture is no change."""
+_SHARE = 0.05
+"""The same for unlikeness."""
 
 
 def cut_evidence(products: Products) -> Floats:
@@ -21,7 +23,9 @@ def cut_evidence(products: Products) -> Floats:
 
 def plausible(features: dict[str, Floats]) -> npt.NDArray[np.bool_]:
     """Which pairs are worth a second look."""
-    return (features["peak_2"] > -0.1) & (features["change"] > 1.2)
+    stands_out = (features["peak_2"] > -0.1) | (features["unlike_peak_ratio"] > 0.5)
+    worth: npt.NDArray[np.bool_] = stands_out & (features["change"] > 1.2)
+    return worth
 
 
 def cut_features(products: Products) -> dict[str, Floats]:
@@ -33,6 +37,7 @@ def cut_features(products: Products) -> dict[str, Floats]:
     )
     lasting, lasting_unlike = lasting_change(products)
     peak, stays = _log_ratio(change, widely[:, -1]), _log_ratio(lasting, change)
+    unlike_peak = np.log((unlike + _SHARE) / (unlike_around[:, -1] + _SHARE))
     least_unlike = np.minimum(unlike, lasting_unlike)
     contrast = np.sqrt(np.minimum(products.varied[0, :-1], products.varied[0, 1:]))
     return {
@@ -52,6 +57,9 @@ def cut_features(products: Products) -> dict[str, Floats]:
         "unlike": unlike,
         "stays_unlike": lasting_unlike,
         "unlike_peak": unlike - unlike_around[:, -1],
+        "unlike_peak_ratio": unlike_peak,
+        "stays_unlike_ratio": np.log((lasting_unlike + _SHARE) / (unlike_around[:, -1] + _SHARE)),
+        "clearest_peak": np.maximum(_log_ratio(change, around[:, -1]), unlike_peak),
         "unlike_nearby": unlike_around[:, -1],
         "alike": np.maximum(0, 0.4 - least_unlike),
         "brightness": np.abs(np.diff(products.brightness)) / (change + 1),

@@ -107,11 +107,11 @@ def candidates(products: Products, span: range, rule: Rule) -> list[Candidate]:
     for length in mixtures.LENGTHS:
         if length >= len(products):
             break
-        evidence, fades = mixtures.mixture_evidence(products, length)
-        for first, excess in _exceeding(evidence - rule.mixture, span):
-            if first not in best or best[first].excess < excess:
-                kind: Kind = "fade" if fades[first] else "dissolve"
-                best[first] = Candidate(float(excess), first, first + length - 1, kind)
+        evidence, seen = mixtures.mixture_evidence(products, length)
+        for start, excess in _exceeding(evidence - rule.mixture, span):
+            if start not in best or best[start].excess < excess:
+                kind: Kind = "fade" if seen.dip[start] < mixtures.FADE_DIP else "dissolve"
+                best[start] = Candidate(float(excess), *mixtures.extent(seen, start), kind)
     return found + list(best.values())
 
 

@@ -20,6 +20,8 @@ CONTEXT_FRAMES = LENGTHS[-1] + LENGTHS[-1] // 2
 """Frames on either side on which the evidence of a pair may depend."""
 FADE_DIP = 0.45
 """A stretch whose contrast falls below this share of its ends' is a fade, not a dissolve."""
+_UNCHANGED = 0.06
+"""Share of the way that counts as none, so that a stretch that is too long ends where the transition does."""
 _FADE_UNLIKE = 0.35
 """Frames right before and after its darkest moment are unlike in a fade. In a flash or a blackout they are not."""
 
@@ -51,16 +53,23 @@ class Mixtures:
     turn: Floats
 
 
-def mixture_evidence(products: Products, length: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """For each frame at which a stretch of ``length`` pairs may start [F - length]: log odds of a transition there.
+def mixture_evidence(products: Products, length: int) -> tuple[Floats, Mixtures]:
+    """Log odds, for each frame at which a stretch of ``length`` pairs may start [F - length], of a transition there.
 
-    Returns:
-        the evidence, -inf where nothing speaks for one, and whether it would be a fade, not a dissolve.
+    It is -inf where nothing speaks for one. What was found of each stretch says more.
     """
     found = mixtures(products, length)
     features = mixture_features(products, found, length)
     evidence = MIXTURE_BIAS + sum(MIXTURE_WEIGHTS[name] * values for name, values in features.items())
-    return np.where(plausible(found), evidence, -np.inf), found.dip < FADE_DIP
+    return np.where(plausible(found), evidence, -np.inf), found
+
+
+def extent(found: Mixtures, start: int) -> tuple[int, int]:
+    """First and last pair, of the stretch that starts at ``start``, in which the mixture changes."""
+    progress = np.cumsum(found.steps[:, start])
+    first = int(np.argmax(progress > _UNCHANGED))
+    last = int(np.argmax(progress >= 1 - _UNCHANGED))
+    return start + first, start + max(first, last)
 
 
 def plausible(found: Mixtures) -> npt.NDArray[np.bool_]:
