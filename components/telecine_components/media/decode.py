@@ -70,6 +70,8 @@ class Video:
             if (frame.width, frame.height) != size:
                 was, now = "{}x{}".format(*size), f"{frame.width}x{frame.height}"
                 raise BadData(f"changes from {was} to {now} pixels at frame {self._decoded}")
+            if frame.is_corrupt:
+                raise BadData(f"damaged at frame {self._decoded}")
             stamp_s = frame.time
             if stamp_s is None:
                 time_s = self._decoded / (self.fps or FALLBACK_FPS)
@@ -111,10 +113,17 @@ class Video:
     def _check_complete(self, last_s: float) -> None:
         if self._decoded < COMPLETE_RATIO * self.num_frames:
             raise BadData(f"truncated after {self._decoded} of {self.num_frames} frames")
-        if self._stream.duration and self._stream.time_base and self.fps:
-            promised_s = float(self._stream.duration * self._stream.time_base)
-            if last_s + 1 / self.fps < COMPLETE_RATIO * promised_s:
-                raise BadData(f"truncated after {last_s:.2f} of {promised_s:.2f} s")
+        promised_s = self._promised_s()
+        if self.fps and last_s + 1 / self.fps < COMPLETE_RATIO * promised_s:
+            raise BadData(f"truncated after {last_s:.2f} of {promised_s:.2f} s")
+
+    def _promised_s(self) -> float:
+        """How long the stream lasts by its header, 0.0 where that does not say."""
+        if self._stream.duration and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        # The file's length is the longest of its streams, and is this one's where there is no other.
+        alone = len(self._container.streams) == 1
+        return (self._container.duration or 0) / av.time_base if alone else 0.0
 
     @contextlib.contextmanager
     def _decoder_errors(self) -> Iterator[None]:
