@@ -52,22 +52,29 @@ def displacement(lumas: Lumas) -> Numbers:
     itself does not pass for the camera. As exact as two-dimensional phase correlation on what is shrunk this far, at a
     fraction of its cost.
     """
-    right = _shift(_smooth(np.stack([band.mean(axis=1) for band in np.array_split(lumas, BANDS, axis=1)])))
-    down = _shift(_smooth(np.stack([band.mean(axis=2) for band in np.array_split(lumas, BANDS, axis=2)])))
+    levels = lumas.astype(np.float32)
+    right, down = _shift(_profiles(levels)), _shift(_profiles(levels.swapaxes(1, 2)))
     return np.stack([np.median(right, axis=0) / lumas.shape[2], np.median(down, axis=0) / lumas.shape[1]], axis=1)
 
 
-def _smooth(profiles: Numbers) -> Numbers:
-    """Binomial means over five pixels of [B, F, n]: edges must be wider than a pixel for what lies between two."""
-    padded = np.pad(profiles, ((0, 0), (0, 0), (2, 2)), mode="edge")
-    size = profiles.shape[-1]
-    return np.asarray(sum(weight * padded[..., tap : tap + size] for tap, weight in enumerate(BINOMIAL)) / 16)
+def _profiles(levels: Profiles) -> Profiles:
+    """Means over each band of rows of pictures [F, n, m] -> [BANDS, F, m].
+
+    They are smoothed by binomial sums over five pixels: an edge must be wider than a pixel for what lies between two.
+    """
+    band = np.arange(levels.shape[1]) * BANDS // levels.shape[1]
+    which = (band == np.arange(BANDS)[:, None]).astype(np.float32)
+    # Whole levels add up to the same in whatever order.
+    sums = np.moveaxis(which @ levels, 1, 0)
+    padded = np.pad(sums, ((0, 0), (0, 0), (2, 2)), mode="edge")
+    smooth = sum(weight * padded[..., tap : tap + sums.shape[-1]] for tap, weight in enumerate(BINOMIAL))
+    return np.asarray(smooth / (sum(BINOMIAL) * which.sum(axis=1)[:, None, None]), np.float32)
 
 
-def _shift(profiles: Numbers) -> Numbers:
+def _shift(profiles: Profiles) -> Numbers:
     """Shift in pixels between successive profiles [B, F, n] -> [B, F - 1]; 0 where nothing tells."""
     size = profiles.shape[-1]
-    before, after = (part.reshape(-1, size).astype(np.float32) for part in (profiles[:, :-1], profiles[:, 1:]))
+    before, after = (part.reshape(-1, size) for part in (profiles[:, :-1], profiles[:, 1:]))
     reach = max(1, round(size * REACH_RATIO))
     steps = sorted(range(-reach, reach + 1), key=abs)
     costs = np.stack([_variance(_overlap(before, after, step)[1]) for step in steps])

@@ -64,7 +64,7 @@ def _marks(lumas: Lumas) -> npt.NDArray[np.uint8]:
     """Where the marks are, 0 or 1 [h, w]."""
     values = lumas.astype(np.float32)
     height = lumas.shape[1]
-    moving = (values.std(axis=0) > MOVING_LEVELS).astype(np.float32)
+    moving = (_over_time(values)[1] > MOVING_LEVELS).astype(np.float32)
     near = height // 4 | 1
     least = np.where(cv2.blur(moving, (near, near)) > MOVING_RATIO, EDGE_LEVELS, STILL_EDGE_LEVELS)
     edges = [(_steady(values, axis) > least).astype(np.float32) for axis in (1, 2)]
@@ -81,10 +81,17 @@ def _marks(lumas: Lumas) -> npt.NDArray[np.uint8]:
 
 def _steady(values: Plane, axis: int) -> Plane:
     """By how much the mean slope along an axis of [F, h, w] exceeds its deviation -> [h, w]."""
-    slope = np.diff(values, axis=axis)
-    steady = np.abs(slope.mean(axis=0)) - slope.std(axis=0)
+    mean, deviation = _over_time(np.diff(values, axis=axis))
+    steady = np.abs(mean) - deviation
     padded: Plane = np.pad(steady, ((0, axis == 1), (0, axis == 2)))
     return padded
+
+
+def _over_time(values: Plane) -> tuple[Plane, Plane]:
+    """Mean and standard deviation of whole levels [F, h, w] over time."""
+    mean: Plane = values.mean(axis=0)
+    variance = np.einsum("fhw,fhw->hw", values, values) / len(values) - mean * mean
+    return mean, np.sqrt(np.maximum(0, variance))
 
 
 def _corner(rows: Places, columns: Places, shape: tuple[int, ...]) -> int | None:

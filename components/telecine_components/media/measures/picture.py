@@ -22,6 +22,7 @@ VIVID = 100.0
 """Colourfulness that counts as 1; Hasler and Suesstrunk call 82 highly and 109 extremely colourful."""
 
 Luma = npt.NDArray[np.uint8]
+Plane = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,9 @@ def noise(luma: Luma) -> float:
     others hold texture. Large pictures are looked at in four strips.
     """
     strips = _strips(luma)
-    left = np.abs(cv2.sepFilter2D(strips, cv2.CV_16S, np.array([1, -2, 1.0]), np.array([1, -2, 1.0])))
-    grain, level = _block_means(left), _block_means(strips)
+    kernel = np.array([1.0, -2.0, 1.0])
+    grain = _block_means(np.abs(cv2.sepFilter2D(strips, cv2.CV_32F, kernel, kernel)))
+    level = _block_means(strips.astype(np.float32))
     usable = grain[(level > NOISE_LEVELS[0]) & (level < NOISE_LEVELS[1])]
     if not usable.size:
         return 0.0
@@ -91,12 +93,11 @@ def _strips(luma: Luma) -> Luma:
     return np.concatenate([luma[start : start + size] for start in starts])
 
 
-def _block_means(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+def _block_means(values: Plane) -> Plane:
     side = min(NOISE_BLOCK_PX, *values.shape)
     rows, columns = values.shape[0] // side, values.shape[1] // side
-    blocks = values[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    means: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3))
-    return means
+    blocks = values[: rows * side, : columns * side]
+    return np.asarray(cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def blockiness(luma: Luma) -> float:
@@ -116,7 +117,7 @@ def _grid(lines: Luma) -> float:
     steps = cv2.absdiff(lines[:, 1:], lines[:, :-1]).astype(np.int16)
     middle = steps[:, 1:-1]
     alone = (middle > steps[:, :-2] + steps[:, 2:]) & (middle >= LEAST_STEP_LEVELS)
-    share = alone.mean(axis=0)
+    share = np.count_nonzero(alone, axis=0) / len(alone)
     longest = len(share) // 4
     if longest < LEAST_GRID_PX:
         return 0.0
@@ -125,7 +126,7 @@ def _grid(lines: Luma) -> float:
 
 def _periods(share: npt.NDArray[np.float64], longest: int) -> list[int]:
     """The three distances after which the profile is most like itself."""
-    size = 2 * len(share)
+    size = 1 << (2 * len(share)).bit_length()
     spectrum = np.fft.rfft(share - np.median(share), size)
     alike = np.fft.irfft(spectrum * spectrum.conj(), size)[: longest + 1]
     alike /= len(share) - np.arange(longest + 1)
