@@ -14,6 +14,7 @@ from typing import Any
 
 import backlot
 import checkpoint_stall
+import curation
 import loader
 import metric_logging
 import mixed_shapes
@@ -26,6 +27,8 @@ from rows import Comparison, Trial
 BENCHES: dict[str, Callable[[Trial], Comparison]] = {
     "backlot_vs_encode": backlot.backlot_vs_encode,
     "checkpoint_stall_vs_torch_save": checkpoint_stall.checkpoint_stall_vs_torch_save,
+    "curation_vs_script_copy": curation.curation_vs_script_copy,
+    "curation_vs_script_encode": curation.curation_vs_script_encode,
     "logging_vs_mlflow": metric_logging.logging_vs_mlflow,
     "loader_vs_pyav": loader.loader_vs_pyav,
     "mixed_shapes_vs_buckets": mixed_shapes.mixed_shapes_vs_buckets,
