@@ -16,6 +16,7 @@ import findings
 import fulldit
 import gamefactory
 import pictures
+import suitability
 from findings import Finding, Trial
 from runs import Journal, Runs
 from telecine import settings, tracking
@@ -26,6 +27,7 @@ STUDIES: dict[str, Callable[[Trial], Finding]] = {
     "diffmoe_vs_dense_3x": diffmoe.vs_dense_3x,
     "fulldit_composes": fulldit.study,
     "gamefactory_generalises": gamefactory.study,
+    "vtss_beats_thresholds": suitability.study,
 }
 """Rows that are tried by one call share their runs: one that both need is carried out once."""
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "claims.json"

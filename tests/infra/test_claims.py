@@ -21,7 +21,7 @@ from telecine.errors import InputError
 REPOSITORY = Path(__file__).parents[2]
 CLAIMS = REPOSITORY / "infra" / "claims"
 FILMED = ("fulldit_composes", "gamefactory_generalises")
-ROWS = ("diffmoe_vs_dense", "diffmoe_vs_dense_3x", *FILMED)
+ROWS = ("diffmoe_vs_dense", "diffmoe_vs_dense_3x", "vtss_beats_thresholds", *FILMED)
 FIELDS = {"id", "claim", "effect", "low", "high", "seeds", "reproduced", "budget", "commit", "hardware"}
 FIELDS |= {"unit", "effects", "presupposes", "profile", "seconds", "details"}
 

@@ -24,12 +24,12 @@ class Inputs:
     max_blur: float = param(0.5, ge=0, le=1, help="Clips of a higher blur (0 sharp, 1 flat) are too_blurry.")
     max_noise: float = param(0.06, ge=0, le=1, help="Clips of stronger grain (a share of white) are too_noisy.")
     max_blockiness: float = param(0.3, ge=0, le=1, help="Clips with more steps at coding blocks are too_blocky.")
-    max_overlay_text: float = param(0.03, ge=0, le=1, help="Clips with more of the picture under text are overlaid.")
+    max_overlay_text: float = param(0.05, ge=0, le=1, help="Clips with more of the picture under text are overlaid.")
     max_logo: float = param(0.9, ge=0, le=1, help="Clips with more evidence of a mark in a corner have a logo.")
     max_freeze: float = param(0.5, ge=0, le=1, help="Clips that stand still for more of their time are frozen.")
     min_motion: float = param(0.001, ge=0, help="Clips that move by fewer frame sizes per second are too_static.")
     max_motion: float = param(1.0, gt=0, help="Clips that move by more frame sizes per second are too_fast.")
-    min_stability: float = param(0.2, ge=0, le=1, help="Clips of a less steady camera (1 steady, 0 shaken) are shaky.")
+    min_stability: float = param(0.1, ge=0, le=1, help="Clips of a less steady camera (1 steady, 0 shaken) are shaky.")
     max_flicker: float = param(0.3, ge=0, le=1, help="Clips whose brightness jumps by more are flickering.")
     min_suitability: float = param(
         2.5, ge=1, le=5, help="Clips of a lower suitability, 1 bad to 5 good, are unsuitable."
