@@ -53,8 +53,8 @@ class Endpoint:
             max_retries=max_tries - 1,
         )
         self._is_plain = False
-        for name in ("httpx", "httpx2"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # a line for each request
+        for name in ("httpx", "httpx2", "openai"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # a line for each request and for each retry
 
     def ask(self, messages: Sequence[dict[str, Any]], temperature: float) -> Answer:
         """What the model answers.

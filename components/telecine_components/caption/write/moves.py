@@ -4,17 +4,17 @@ from telecine_components.caption.write.camera import CameraMotion
 
 MIN_TRAVEL = 0.015
 """Travel over the clip, in shorter sides of the picture, below which nobody sees the camera move."""
-MINOR = 0.4
+MINOR = 0.5
 """A second move is told where it is at least this share of the largest."""
 MIN_SEEN_RATIO = 0.5
 MIN_DURATION_S = 0.5
 """In less nobody can tell a move of the camera from a jerk."""
-PARALLAX = 0.3
+PARALLAX = 0.2
 """How much more near than far things must move, relative to the move itself, for the camera to travel."""
 SLOW_PER_S, QUICK_PER_S = 0.04, 0.25
-SHAKE, STRONG_SHAKE = 0.008, 0.1
-_REACH = 0.45
-"""Mean distance of the picture's points from its middle: how far a turn or a zoom of one moves them."""
+SHAKE, STRONG_SHAKE = 0.014, 0.1
+_REACH, _NEAR = 0.45, 0.15
+"""How far a turn or a zoom of one moves the picture's points on average, and how far a zoom_by_y of one does."""
 
 
 def camera_sentence(motion: CameraMotion, duration_s: float) -> str | None:
@@ -62,8 +62,10 @@ def _rolling(motion: CameraMotion) -> tuple[str, float]:
 
 def _inwards(motion: CameraMotion) -> tuple[str, float]:
     way = "in" if motion.zoom > 0 else "out"
-    travels = motion.zoom != 0 and motion.zoom_by_y / motion.zoom > PARALLAX
-    return f"{'dollies' if travels else 'zooms'} {way}", _REACH * abs(motion.zoom)
+    parallax = motion.zoom_by_y / motion.zoom if motion.zoom else 0.0
+    if parallax > PARALLAX:
+        return f"dollies {way}", _REACH * abs(motion.zoom) + _NEAR * abs(motion.zoom_by_y)
+    return f"zooms {way}", _REACH * abs(motion.zoom)
 
 
 def _pace(travel_per_s: float) -> str:
