@@ -17,12 +17,11 @@ from PIL import Image
 
 from telecine.errors import InputError, RetryLater
 from telecine.settings import Settings
-from telecine_components.caption.write.asking import AskingCaptioner
+from telecine_components.caption.write.asking import Asker, Window
 from telecine_components.caption.write.prompt import MAX_WORDS, BadAnswer, parse
 from telecine_components.caption.write.spec import Inputs
 from telecine_components.caption.write.told import Meter, Told
 from telecine_components.media.clips import PARTS
-from telecine_components.media.encode import write_mp4
 
 Pixels = npt.NDArray[np.uint8]
 Film = Callable[..., Pixels]
@@ -159,15 +158,13 @@ def ask(run_component: Run, tmp_path: Path, manifest: Manifest, film: Film, serv
 
 
 @pytest.fixture
-def ask_one(tmp_path: Path, film: Film, server: ModelServer) -> Callable[..., Told]:
-    """``ask_one(**inputs)``: what the captioner alone says of one clip of eight frames."""
-    write_mp4(tmp_path / "one.mp4", film(8, right=1), 12)
-    clip = {"start_s": 0.0, "end_s": 8 / 12, "num_frames": 8, "fps": 12.0}
+def ask_one(server: ModelServer) -> Callable[..., Told]:
+    """``ask_one(*windows, **inputs)``: what is said of one clip by the server."""
 
-    def ask(**inputs: Any) -> Told:
+    def ask(*shown: Window, **inputs: Any) -> Told:
         there = {"endpoint_url": server.url, "model": "tiny-vl", "max_tries": 2, "timeout_s": 20.0}
         made = Inputs(clips_uri="-", videos_uri="-", captioner="openai", **(there | inputs))
-        return AskingCaptioner(made, Meter()).caption(tmp_path / "one.mp4", clip)
+        return Asker(made, Meter()).caption(shown or [Window(1.0, [b"jpeg"])])
 
     return ask
 
@@ -185,44 +182,49 @@ def _is_about(request: dict[str, Any], other: dict[str, Any]) -> bool:
     return bool(request["messages"] == other["messages"])
 
 
-def test_a_model_captions_every_clip_from_its_frames(ask: Run, server: ModelServer, rows_of: Rows) -> None:
-    outputs = ask(3, num_frames=24, frame_side_px=96)
-    for row in rows_of(outputs.clips_uri).values():
-        assert (row["caption"], row["captions"], row["captioner"]) == (GOOD["dense"], GOOD, "tiny-vl")
+def test_a_model_captions_every_clip_from_its_frames(
+    ask: Run, server: ModelServer, rows_of: Rows, deployment: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def script(number: int, request: dict[str, Any]) -> Reply:
+        return Reply(f"your key is {KEY}") if _is_about(request, server.requests[0]) else Reply(after_s=0.3)
+
+    server.script = script
+    outputs = ask(5, num_frames=24, frame_side_px=96, max_in_flight=3, window_frames=12, min_window_frames=12)
+    rows = rows_of(outputs.clips_uri)
+    told = [row for row in rows.values() if row["captioner"] == "tiny-vl"]
+    for row in told:
+        assert (row["caption"], row["captions"]) == (GOOD["dense"], GOOD)
         assert json.loads(row["stages"][-1]["settings"])["model"] == "tiny-vl"
-    assert len(server.requests) == 3
+    assert len(server.requests) == 2 * 4 + 2, "two windows of each, and two tries of one"
     assert {len(_pictures(request)) for request in server.requests} == {8}
     assert {picture.size for request in server.requests for picture in _pictures(request)} == {(96, 54)}
     assert all(request["response_format"]["type"] == "json_schema" for request in server.requests)
-    assert (outputs.num_captioned, outputs.num_faults, outputs.num_output_tokens) == (3, 0, 3 * NUM_TOKENS)
-
-
-def test_the_key_goes_to_the_server_and_nowhere_else(
-    ask: Run, server: ModelServer, deployment: Settings, capfd: pytest.CaptureFixture[str]
-) -> None:
-    server.script = lambda number, request: Reply(f"your key is {KEY}")
-    ask(1)
+    assert 2 <= server.most_at_once <= 3
+    # The one without an answer keeps a caption of signals, and the batch goes on.
+    other = next(row for row in rows.values() if row["captioner"] == "signals")
+    assert len(told) == 4 and "The camera" in other["caption"] and other["reason"] is None
+    assert (outputs.num_captioned, outputs.num_faults, outputs.num_output_tokens) == (5, 1, 10 * NUM_TOKENS)
+    assert _faults(outputs) == ["not a JSON object: 'your key is [OPENAI_API_KEY]'"]
+    # The key goes to the server and nowhere else.
     assert server.keys == {f"Bearer {KEY}"}
-    kept = [path for path in deployment.home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
-    assert kept == []
+    assert [path for path in deployment.home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
     assert KEY not in "".join(capfd.readouterr())
 
 
-def test_a_long_clip_is_asked_about_in_windows(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+def test_windows_are_merged(ask_one: Callable[..., Told], server: ModelServer) -> None:
     server.script = lambda number, request: Reply(json.dumps(GOOD | {"action": f"Step {number}."}))
-    outputs = ask(1, num_frames=24, window_frames=8, min_window_frames=4)
-    row = rows_of(outputs.clips_uri)["a.mp4"]
-    assert row["captions"] == GOOD | {"action": "Step 1. Step 2. Step 3."}
-    assert outputs.num_output_tokens == 3 * NUM_TOKENS
+    told = ask_one(Window(8.5, [b"one"]), Window(5.0, [b"two"]))
+    assert told.parts == GOOD | {"action": "Step 1. Step 2."}
+    assert told.num_output_tokens == 2 * NUM_TOKENS
 
 
-def test_a_busy_or_broken_server_is_asked_again_when_it_says(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+def test_a_busy_or_broken_server_is_asked_again_when_it_says(ask_one: Callable[..., Told], server: ModelServer) -> None:
     replies = [Reply(status=429, headers={"Retry-After": "1"}), Reply(), Reply(status=500), Reply()]
     server.script = lambda number, request: replies[number - 1]
     started = time.monotonic()
-    outputs = ask(2, max_in_flight=1)
+    assert ask_one().captioner == "tiny-vl"
     assert time.monotonic() - started > 1.0
-    assert {row["captioner"] for row in rows_of(outputs.clips_uri).values()} == {"tiny-vl"}
+    assert ask_one().captioner == "tiny-vl"
     assert len(server.requests) == 4
 
 
@@ -242,30 +244,17 @@ def test_a_busy_or_broken_server_is_asked_again_when_it_says(ask: Run, server: M
         (Reply(body="[]"), "no chat completion"),
     ],
 )
-def test_an_answer_that_is_no_caption_is_asked_for_again_and_then_told_by_signals(
+def test_an_answer_that_is_no_caption_is_asked_for_again_and_then_given_up(
     ask_one: Callable[..., Told], server: ModelServer, reply: Reply, reason: str
 ) -> None:
     server.script = lambda number, request: reply
     told = ask_one()
-    assert (told.captioner, len(server.requests)) == ("signals", 2)
+    assert len(server.requests) == 2
     assert told.fault.startswith(reason)
-    assert told.parts["dense"]
+    assert told.parts == {}
     server.script = lambda number, request: reply if number == 3 else Reply()
     told = ask_one()
-    assert (told.captioner, told.fault, len(server.requests)) == ("tiny-vl", "", 4)
-
-
-def test_a_clip_without_an_answer_keeps_a_caption_of_signals_and_the_batch_goes_on(
-    ask: Run, server: ModelServer, rows_of: Rows
-) -> None:
-    server.script = lambda number, request: Reply("No.") if _is_about(request, server.requests[0]) else Reply()
-    outputs = ask(2, max_in_flight=1)
-    rows = rows_of(outputs.clips_uri)
-    assert sorted(row["captioner"] for row in rows.values()) == ["signals", "tiny-vl"]
-    assert all(row["caption"] and row["reason"] is None for row in rows.values())
-    assert len(server.requests) == 3, "two tries of the one, one of the other"
-    assert outputs.num_faults == 1
-    assert _faults(outputs) == ["not a JSON object: 'No.'"]
+    assert (told.parts, told.fault, len(server.requests)) == (GOOD, "", 4)
 
 
 @pytest.mark.parametrize("reply", [Reply(after_s=1.2), Reply(status=503)])
@@ -274,7 +263,7 @@ def test_a_clip_on_which_a_working_server_fails_is_given_up(
 ) -> None:
     server.script = lambda number, request: reply
     told = ask_one(timeout_s=0.3)
-    assert (told.captioner, len(server.requests)) == ("signals", 2)
+    assert len(server.requests) == 2
     assert told.fault.startswith("the server fails on it: ")
 
 
@@ -288,9 +277,14 @@ def test_a_server_that_breaks_is_tried_later_and_asked_for_no_caption_twice(
     asked = len(server.requests)
     assert asked == 3
     server.script, server.probe = (lambda number, request: Reply()), Reply("yes")
-    outputs = ask(4, max_in_flight=1, max_tries=1)
+    outputs = ask(4, max_in_flight=4, max_tries=1, timeout_s=5.0)
     assert {row["captioner"] for row in rows_of(outputs.clips_uri).values()} == {"tiny-vl"}
     assert len(server.requests) - asked == 2
+    # Where it is and how fast it is asked is no other work; another model is.
+    ask(4, max_tries=1, endpoint_url="http://127.0.0.1:9/v1")
+    assert len(server.requests) - asked == 2
+    ask(4, max_tries=1, model="other")
+    assert len(server.requests) - asked == 6
 
 
 def test_a_server_that_is_away_or_stays_busy_is_tried_later(ask_one: Callable[..., Told], server: ModelServer) -> None:
@@ -328,11 +322,12 @@ def test_a_wrong_key_ends_the_batch_at_once(ask: Run, server: ModelServer) -> No
     assert len(server.requests) <= 2
 
 
-def test_a_server_without_schemas_is_asked_plainly_from_then_on(ask: Run, server: ModelServer, rows_of: Rows) -> None:
+def test_a_server_without_schemas_is_asked_plainly_from_then_on(
+    ask_one: Callable[..., Told], server: ModelServer
+) -> None:
     server.script = lambda number, request: Reply(status=400) if "response_format" in request else Reply()
-    outputs = ask(3, max_in_flight=1)
-    assert ["response_format" in request for request in server.requests] == [True, False, False, False]
-    assert outputs.num_faults == 0
+    assert ask_one(Window(1.0, [b"one"]), Window(1.0, [b"two"])).fault == ""
+    assert ["response_format" in request for request in server.requests] == [True, False, False]
 
 
 def test_a_server_that_refuses_everything_is_told_from_one_that_refuses_a_clip(
@@ -346,25 +341,10 @@ def test_a_server_that_refuses_everything_is_told_from_one_that_refuses_a_clip(
     assert ask_one().fault.startswith("the server refuses it: ")
 
 
-def test_no_more_clips_than_allowed_are_in_flight(ask: Run, server: ModelServer) -> None:
-    server.script = lambda number, request: Reply(after_s=0.2)
-    ask(6, max_in_flight=3)
-    assert 2 <= server.most_at_once <= 3
-
-
-def test_where_and_how_fast_is_no_other_work(ask: Run, server: ModelServer) -> None:
-    ask(1)
-    ask(1, endpoint_url="http://127.0.0.1:9/v1", max_in_flight=2, timeout_s=1.0)
-    assert len(server.requests) == 1
-    ask(1, model="other")
-    assert len(server.requests) == 2
-
-
-def test_a_clip_of_three_frames_is_not_asked_about(ask: Run, server: ModelServer, rows_of: Rows) -> None:
-    outputs = ask(1, num_frames=3)
-    assert server.requests == []
-    assert rows_of(outputs.clips_uri)["a.mp4"]["captioner"] == "signals"
-    assert _faults(outputs) == ["too few frames to ask about"]
+def test_a_clip_without_a_window_is_not_asked_about(ask_one: Callable[..., Told], server: ModelServer) -> None:
+    made = Inputs(clips_uri="-", videos_uri="-", captioner="openai", endpoint_url=server.url, model="tiny-vl")
+    told = Asker(made, Meter()).caption([])
+    assert (told.parts, told.fault, server.requests) == ({}, "too few frames to ask about", [])
 
 
 @pytest.mark.parametrize(

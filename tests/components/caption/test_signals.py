@@ -11,7 +11,7 @@ from telecine_components.caption.write import colours
 from telecine_components.caption.write.camera import camera_motion, steps_of
 from telecine_components.caption.write.frames import pictures
 from telecine_components.caption.write.moves import camera_sentence
-from telecine_components.caption.write.signals import SignalsCaptioner, described
+from telecine_components.caption.write.signals import caption, described
 from telecine_components.media.decode import open_video
 from telecine_components.media.encode import write_mp4
 from telecine_components.media.planes import planes_of, thumbnail
@@ -143,9 +143,9 @@ def test_pictures_are_those_of_the_clip_though_decoding_begins_at_a_keyframe(fil
 def test_equal_clips_get_equal_words(film: Film, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_mp4(path, film(48, right=1), 12)
-    told = [SignalsCaptioner().caption(path, CLIP) for _ in range(2)]
+    told = [caption(path, CLIP) for _ in range(2)]
     assert told[0] == told[1]
-    assert told[0].parts["camera"] == "The camera pans right."
+    assert told[0]["camera"] == "The camera pans right."
 
 
 def test_camera_words_agree_with_the_truth_of_backlot(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_camera_words_agree_with_the_truth_of_backlot(tmp_path: Path) -> None:
     for index, name in enumerate(CAMERAS):
         shot = clip(700 + index, num_frames=25, fps=12, width_px=160, height_px=120, style="open world", camera=name)
         write_mp4(tmp_path / "film.mp4", shot.frames, 12)
-        told[name] = SignalsCaptioner().caption(tmp_path / "film.mp4", CLIP | {"end_s": 25 / 12}).parts["camera"]
+        told[name] = caption(tmp_path / "film.mp4", CLIP | {"end_s": 25 / 12})["camera"]
     right = [name for name, words in told.items() if words and _wanted(name) in words]
     wrong = {name: words for name, words in told.items() if words and _wanted(name) not in words}
     assert len(right) >= 12, told

@@ -51,56 +51,40 @@ def test_windows_are_merged_in_order_and_say_nothing_twice() -> None:
 
 
 def test_kept_clips_get_six_parts_and_the_others_stay_as_they_are(
-    caption: Run, manifest: Manifest, film: Film, rows_of: Rows, tmp_path: Path
+    caption: Run, manifest: Manifest, film: Film, rows_of: Rows
 ) -> None:
-    path = manifest({"pan.mp4": film(24, right=1), "still.mp4": film(24), "bad.mp4": film(6)})
-    rows = clips.read(path, owner="test")
-    rows[2]["reason"] = "too_short"
-    clips.write(path, [*rows, {"source": "empty.mp4", "reason": "empty file"}])
+    names = ("pan.mp4", "still.mp4", "short.mp4", "told.mp4", "gone.mp4")
+    path = manifest({name: film(24, right=int(name == "pan.mp4")) for name in names})
+    rows = {row["source"]: row for row in clips.read(path, owner="test")}
+    rows["short.mp4"]["reason"] = "too_short"
+    rows["told.mp4"] |= {"caption": "a lake of blobs", "captioner": "sidecar"}
+    rows["gone.mp4"] |= {"start_s": 90.0, "end_s": 92.0}
+    clips.write(path, [*rows.values(), {"source": "empty.mp4", "reason": "empty file"}])
     outputs = caption()
     told = rows_of(outputs.clips_uri)
     assert told["pan.mp4"]["captions"]["camera"] == "The camera pans right."
     assert told["still.mp4"]["captions"]["camera"] == "The camera is static."
     for name in ("pan.mp4", "still.mp4"):
-        row = told[name]
-        assert row["caption"] == row["captions"]["dense"]
-        assert row["captioner"] == "signals"
-        assert (row["stages"][-1]["name"], json.loads(row["stages"][-1]["settings"])) == (
-            "caption.write",
-            {"captioner": "signals"},
-        )
-    assert (told["bad.mp4"]["captioner"], told["bad.mp4"]["stages"]) == (None, None)
+        stage = told[name]["stages"][-1]
+        assert told[name]["caption"] == told[name]["captions"]["dense"]
+        assert told[name]["captioner"] == "signals"
+        assert (stage["name"], json.loads(stage["settings"])) == ("caption.write", {"captioner": "signals"})
+    assert (told["short.mp4"]["captioner"], told["short.mp4"]["stages"]) == (None, None)
+    assert (told["told.mp4"]["caption"], told["told.mp4"]["captions"]) == ("a lake of blobs", None)
+    assert told["gone.mp4"]["reason"] == "no frame between 90.00 and 92.00 s"
     assert told["empty.mp4"]["reason"] == "empty file"
-    assert (outputs.num_captioned, outputs.num_faults) == (2, 0)
+    assert (outputs.num_captioned, outputs.num_sidecar, outputs.num_faults) == (3, 1, 1)
+    faults = json.loads(Path(outputs.faults_uri.removeprefix("file://")).read_text())
+    assert faults == {rows["gone.mp4"]["clip_id"]: "no frame between 90.00 and 92.00 s"}
 
 
-def test_what_lay_beside_the_video_wins_unless_it_is_replaced(
+def test_what_lay_beside_the_video_is_replaced_where_that_is_asked(
     caption: Run, manifest: Manifest, film: Film, rows_of: Rows
 ) -> None:
     manifest({"a.mp4": film(12)}, caption="a lake of blobs", captioner="sidecar")
-    outputs = caption()
-    row = rows_of(outputs.clips_uri)["a.mp4"]
-    assert (row["caption"], row["captioner"], row["captions"]) == ("a lake of blobs", "sidecar", None)
-    assert (outputs.num_captioned, outputs.num_sidecar) == (1, 1)
     row = rows_of(caption(replace=True).clips_uri)["a.mp4"]
     assert row["captioner"] == "signals"
     assert "The camera is static." in row["caption"]
-
-
-def test_a_clip_that_cannot_be_decoded_gets_a_reason_and_the_others_a_caption(
-    caption: Run, manifest: Manifest, film: Film, rows_of: Rows
-) -> None:
-    path = manifest({"a.mp4": film(12), "b.mp4": film(12)})
-    rows = clips.read(path, owner="test")
-    rows[0] |= {"start_s": 90.0, "end_s": 92.0}
-    clips.write(path, rows)
-    outputs = caption()
-    told = rows_of(outputs.clips_uri)
-    assert told["a.mp4"]["reason"] == "no frame between 90.00 and 92.00 s"
-    assert told["b.mp4"]["caption"]
-    faults = json.loads(Path(outputs.faults_uri.removeprefix("file://")).read_text())
-    assert faults == {rows[0]["clip_id"]: "no frame between 90.00 and 92.00 s"}
-    assert outputs.num_faults == 1
 
 
 def test_other_videos_than_the_manifests_are_refused(

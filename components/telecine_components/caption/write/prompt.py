@@ -6,15 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from telecine_components.media.clips import PARTS
 
-Pixels = npt.NDArray[np.uint8]
-
-JPEG_QUALITY = 90
 MAX_WORDS = 250
 """Of one part; a longer one is no caption but an essay, or goes in circles."""
 _WHAT = {
@@ -55,11 +48,11 @@ class BadAnswer(Exception):
         self.reason, self.num_tokens, self.is_final = reason, num_tokens, is_final
 
 
-def messages(frames: Sequence[Pixels], duration_s: float) -> list[dict[str, Any]]:
-    """The question about frames, uint8 [H, W, 3] RGB: they go with it as JPEG data URLs."""
+def messages(jpegs: Sequence[bytes], duration_s: float) -> list[dict[str, Any]]:
+    """The question about frames, which go with it as data URLs."""
     keys = "\n".join(f'- "{part}": {what}' for part, what in _WHAT.items())
-    text = PROMPT.format(num=len(frames), duration_s=duration_s, keys=keys)
-    pictures = [{"type": "image_url", "image_url": {"url": _data_url(frame)}} for frame in frames]
+    text = PROMPT.format(num=len(jpegs), duration_s=duration_s, keys=keys)
+    pictures = [{"type": "image_url", "image_url": {"url": _data_url(jpeg)}} for jpeg in jpegs]
     return [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]
 
 
@@ -87,7 +80,5 @@ def parse(answer: str) -> dict[str, str]:
     return texts
 
 
-def _data_url(frame: Pixels) -> str:
-    done, jpeg = cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert done
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -1,7 +1,8 @@
-"""Caption each clip as an item of its own, and join the manifest."""
+"""Look at each video as an item, ask about each clip as an item, and join the manifest."""
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -9,22 +10,22 @@ from typing import Any
 
 from telecine.config import Artifact
 from telecine.context import Context, Item, Source
-from telecine.errors import InputError
 from telecine.work.items import Plain
 from telecine_components.caption.write import signals
-from telecine_components.caption.write.signals import SignalsCaptioner
-from telecine_components.caption.write.spec import Inputs, Outputs
+from telecine_components.caption.write.looks import Look, LookWithPictures, check_unchanged
+from telecine_components.caption.write.spec import COMPONENT, Inputs, Outputs
 from telecine_components.caption.write.threads import Threads
-from telecine_components.caption.write.told import Captioner, Meter
+from telecine_components.caption.write.told import Meter, Told
 from telecine_components.media import clips
+from telecine_components.stages.executors import executor_of
 
 log = logging.getLogger(__name__)
 
 SIDECAR = "sidecar"
-FRAMES = ("source_digest", "start_s", "end_s", "num_frames", "fps")
-LOOKED_AT = {"signals": (*FRAMES, *signals.MEASURES), "openai": FRAMES}
-"""Of a clip's row, what each captioner gets to know; another value is another caption."""
-ASKED = ("model", "num_frames", "frame_side_px", "window_frames", "min_window_frames", "max_answer_tokens", "max_tries")
+LOOKED_AT = ("clip_id", "source_digest", "start_s", "end_s", "num_frames", "fps", *signals.MEASURES)
+"""Of a clip's row, what its captions are made from."""
+SHOWN = ("num_frames", "frame_side_px", "window_frames", "min_window_frames")
+ASKED = ("model", "max_answer_tokens", "max_tries")
 RHYTHM_SHOTS = 4
 """Fewer shots of a file have no rhythm."""
 
@@ -38,43 +39,91 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         InputError: the videos are not those that the manifest describes, or the endpoint refuses us.
         RetryLater: the endpoint is away, busy or broken; what is captioned stays.
     """
-    rows = clips.read(ctx.fetch(inputs.clips_uri), owner="caption.write")
-    folder = ctx.fetch(inputs.videos_uri)
-    asked = {row["clip_id"]: row for row in with_rhythm(rows) if is_asked(row, replace=inputs.replace)}
-    for name, digest in {row["source"]: row["source_digest"] for row in asked.values()}.items():
-        _check_unchanged(ctx, folder / name, digest)
-    looked_at, settings = LOOKED_AT[inputs.captioner], settings_of(inputs)
+    rows = clips.read(ctx.fetch(inputs.clips_uri), owner=ctx.component)
+    wanted = [row for row in with_rhythm(rows) if is_asked(row, replace=inputs.replace)]
+    told = (_by_signals if inputs.captioner == "signals" else _by_a_model)(wanted, inputs, ctx)
+    names = ("captioner", *(SHOWN + ASKED if inputs.captioner == "openai" else ()))
+    settings = {name: getattr(inputs, name) for name in names}
+    stamp = {"name": ctx.component, "version": ctx.code_digest, "settings": settings}
+    return _write([_joined(row, told.get(row["clip_id"]), stamp) for row in rows], told, ctx)
+
+
+def _by_signals(wanted: list[Row], inputs: Inputs, ctx: Context) -> dict[str, Row]:
+    """Captions by clip, or reasons."""
+    items = _looked_at(wanted, Look(**_stage(inputs, ctx), name="signals"), inputs, ctx)
+    seen = {clip_id: found for item in items for clip_id, found in item.value["clips"].items()}
+    return {
+        clip_id: found if "reason" in found else dataclasses.asdict(Told(parts=found["parts"], captioner="signals"))
+        for clip_id, found in seen.items()
+    }
+
+
+def _by_a_model(wanted: list[Row], inputs: Inputs, ctx: Context) -> dict[str, Row]:
+    """Captions by clip, or reasons; a clip of which the model gives none keeps that of signals."""
+    from telecine_components.caption.write.asking import Asker, Window  # openai takes a second to import
+
     meter = Meter()
-    captioner = _captioner(inputs, meter)
+    asker = Asker(inputs, meter)
+    params = {name: getattr(inputs, name) for name in SHOWN}
+    stage = LookWithPictures(**_stage(inputs, ctx), name="pictures", params=params)
+    items = _looked_at(wanted, stage, inputs, ctx)
+    seen = {clip_id: (item, found) for item in items for clip_id, found in item.value["clips"].items()}
 
     def process(source: Source, _: Path) -> dict[str, Any]:
-        clip = asked[source.name]
-        told = captioner.caption(folder / clip["source"], {name: clip[name] for name in looked_at})
-        return dataclasses.asdict(told)
+        item, found = seen[source.name]
+        shown = [
+            Window(each["duration_s"], [ctx.path(f"{item.path}/{name}").read_bytes() for name in each["pictures"]])
+            for each in found["windows"]
+        ]
+        return dataclasses.asdict(asker.caption(shown))
 
     def values() -> dict[str, float]:
         return {"output_tokens_per_s": meter.tokens_per_s} if meter.num_tokens else {}
 
-    sources = [Source(clip_id, _digest_of(row, looked_at), settings) for clip_id, row in asked.items()]
-    threads = Threads(num_threads=inputs.max_in_flight if inputs.captioner == "openai" else 1)
-    items = {item.name: item for item in ctx.stream(sources, [Plain("captions", process)], threads, values)}
+    params = {name: getattr(inputs, name) for name in ASKED}
+    sources = [
+        Source(clip_id, _digest_of([found["windows"], [item.files[name] for name in _pictures_of(found)]]), params)
+        for clip_id, (item, found) in seen.items()
+        if "reason" not in found
+    ]
+    asked = ctx.stream(sources, [Plain("answers", process)], Threads(num_threads=inputs.max_in_flight), values)
     ctx.tracker.metrics({f"caption/{name}": value for name, value in values().items()}, step=0)
-    stamp = {"name": "caption.write", "version": ctx.code_digest, "settings": settings}
-    return _write([_joined(row, items.get(row["clip_id"]), stamp) for row in rows], items, ctx)
+    told = {clip_id: found for clip_id, (_, found) in seen.items()}
+    for item in asked:
+        measured = {"parts": told[item.name]["parts"], "captioner": "signals"} if item.value["fault"] else {}
+        told[item.name] = item.value | measured
+    return told
 
 
-def _captioner(inputs: Inputs, meter: Meter) -> Captioner:
-    if inputs.captioner == "signals":
-        return SignalsCaptioner()
-    from telecine_components.caption.write.asking import AskingCaptioner  # openai takes a second to import
+def _looked_at(wanted: list[Row], stage: Look, inputs: Inputs, ctx: Context) -> list[Item]:
+    """An item for each video; one that could not be read gives each of its clips the reason."""
+    digests, sources = stage.videos.digests(), []
+    wanted = sorted(wanted, key=lambda row: (row["source"], row["start_frame"]))
+    for name, group in itertools.groupby(wanted, key=lambda row: str(row["source"])):
+        given = [{column: row[column] for column in LOOKED_AT} for row in group]
+        check_unchanged(name, digests.get(name), given[0]["source_digest"])
+        sources.append(Source(name, _digest_of(given), given={"mark": digests[name], "rows": given}))
+    items = ctx.stream(sources, [stage], executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s))
+    return [
+        item if item.reason is None else _all_bad(item, source) for item, source in zip(items, sources, strict=True)
+    ]
 
-    return AskingCaptioner(inputs, meter)
+
+def _all_bad(item: Item, source: Source) -> Item:
+    found = {clip["clip_id"]: {"reason": item.reason} for clip in source.given["rows"]}
+    return dataclasses.replace(item, value={"clips": found})
 
 
-def settings_of(inputs: Inputs) -> dict[str, Any]:
-    """What decides a caption, beside the clip: neither where the model is nor how fast it is asked."""
-    names = ("captioner", *(ASKED if inputs.captioner == "openai" else ()))
-    return {name: getattr(inputs, name) for name in names}
+def _stage(inputs: Inputs, ctx: Context) -> dict[str, Any]:
+    return {"videos": ctx.folder(inputs.videos_uri), "memory_gib": COMPONENT.resources.memory_gib}
+
+
+def _pictures_of(found: Row) -> list[str]:
+    return [name for window in found["windows"] for name in window["pictures"]]
+
+
+def _digest_of(known: Any) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def with_rhythm(rows: list[Row]) -> list[Row]:
@@ -100,36 +149,21 @@ def _has_sidecar(row: Row) -> bool:
     return bool(row["caption"]) and row["captioner"] in (None, SIDECAR)
 
 
-def _check_unchanged(ctx: Context, path: Path, digest: str) -> None:
-    if not path.is_file() or ctx.digest(path) != digest:
-        state = "differs from" if path.is_file() else "is missing from"
-        raise InputError(
-            f"caption.write: {path.name} {state} what clips_uri describes; give the same videos_uri to curate.split "
-            "and caption.write, and run curate.split again where videos changed"
-        )
-
-
-def _digest_of(clip: Row, looked_at: tuple[str, ...]) -> str:
-    known = {name: clip[name] for name in looked_at}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-
-
-def _joined(row: Row, item: Item | None, stamp: dict[str, Any]) -> Row:
+def _joined(row: Row, told: Row | None, stamp: dict[str, Any]) -> Row:
     """A row with its caption; one that could not be decoded gets its reason, any other stays as it is."""
-    if row["reason"] is not None or (item is None and not _has_sidecar(row)):
+    if row["reason"] is not None or (told is None and not _has_sidecar(row)):
         return row
     row = clips.stamp(row, **stamp)
-    if item is None:
+    if told is None:
         return row | {"captioner": SIDECAR}
-    if item.reason is not None:
-        return row | {"reason": item.reason}
-    told = item.value
+    if "reason" in told:
+        return row | {"reason": told["reason"]}
     return row | {"caption": told["parts"]["dense"], "captions": told["parts"], "captioner": told["captioner"]}
 
 
-def _write(rows: list[Row], items: dict[str, Item], ctx: Context) -> Outputs:
+def _write(rows: list[Row], told: dict[str, Row], ctx: Context) -> Outputs:
     clips.write(ctx.dir / "clips.parquet", rows)
-    faults = {name: fault for name, item in items.items() if (fault := item.reason or item.value["fault"])}
+    faults = {clip_id: fault for clip_id, each in told.items() if (fault := each.get("reason") or each["fault"])}
     (ctx.dir / "faults.json").write_text(json.dumps(faults, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     captioned = [row for row in rows if row["reason"] is None and row["caption"]]
     outputs = Outputs(
@@ -138,7 +172,7 @@ def _write(rows: list[Row], items: dict[str, Item], ctx: Context) -> Outputs:
         num_captioned=len(captioned),
         num_sidecar=sum(row["captioner"] == SIDECAR for row in captioned),
         num_faults=len(faults),
-        num_output_tokens=sum(item.value.get("num_output_tokens", 0) for item in items.values()),
+        num_output_tokens=sum(each.get("num_output_tokens", 0) for each in told.values()),
     )
     counts = {name: value for name, value in dataclasses.asdict(outputs).items() if name.startswith("num_")}
     ctx.tracker.metrics({f"caption/{name}": float(value) for name, value in counts.items()}, step=0)

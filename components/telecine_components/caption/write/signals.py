@@ -14,18 +14,17 @@ from telecine_components.caption.write.camera import CELL_PX, camera_motion, ste
 from telecine_components.caption.write.frames import evenly, pictures
 from telecine_components.caption.write.moves import camera_sentence
 from telecine_components.caption.write.things import GRID, Things, things_of
-from telecine_components.caption.write.told import Told
 
 Pixels = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.intp]
 Row = Mapping[str, Any]
 
-NAME = "signals"
 MEASURES = ("blur", "overlay_text", "black_bars", "mean_shot_s")
 """Columns of the manifest that the words depend on, beside those that say which frames."""
 PICTURES_PER_S = 4.0
 MAX_PICTURES = 33
 SIDE_PX = 192
+"""Of the longer side; cells of 12 pixels are then a sixteenth of it."""
 MOST, SOME = 0.5, 0.25
 """A part of the picture is called by a colour that half of it has; two share it that have a quarter each."""
 DARK, BRIGHT = 60, 170
@@ -41,15 +40,15 @@ SLOW_PER_S, QUICK_PER_S = 0.06, 0.4
 TEXT, BARS = 0.005, 0.03
 
 
-class SignalsCaptioner:
-    """Looks at four frames a second, 192 pixels wide."""
+def caption(video_path: Path, clip: Row) -> dict[str, str | None]:
+    """The six parts for a clip; equal bytes and measures give equal words.
 
-    def caption(self, video_path: Path, clip: Row) -> Told:
-        """Caption one clip; equal bytes and measures give equal words."""
-        duration_s = clip["end_s"] - clip["start_s"]
-        num = int(np.clip(round(duration_s * PICTURES_PER_S), 2, MAX_PICTURES))
-        seen = pictures(video_path, clip, evenly(num, 0.0, duration_s), side_px=SIDE_PX)
-        return Told(parts=described(seen, clip), captioner=NAME)
+    Raises:
+        BadData: its frames cannot be decoded.
+    """
+    duration_s = clip["end_s"] - clip["start_s"]
+    num = int(np.clip(round(duration_s * PICTURES_PER_S), 2, MAX_PICTURES))
+    return described(pictures(video_path, clip, evenly(num, 0.0, duration_s), side_px=SIDE_PX), clip)
 
 
 def described(seen: Sequence[Pixels], clip: Row) -> dict[str, str | None]:

@@ -31,6 +31,8 @@ class Inputs:
     max_answer_tokens: int = param(768, ge=64, help="openai: an answer that is longer is cut off and asked for again.")
     max_tries: int = param(3, ge=1, help="openai: how often a clip is asked about before signals caption it.")
     max_in_flight: int = param(8, ge=1, keyed=False, help="openai: how many clips are asked about at the same time.")
+    num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
+    stall_s: float = param(120.0, gt=0, keyed=False, help="Silence after which a decoder counts as hung.")
     timeout_s: float = param(120.0, gt=0, keyed=False, help="openai: an answer that takes longer has failed.")
 
 
@@ -51,4 +53,5 @@ COMPONENT = Component(
     entry="telecine_components.caption.write.run:run",
     image="curate",
     resources=Resources(cpus=1, memory_gib=1.0),
+    max_ray_workers=1000,
 )

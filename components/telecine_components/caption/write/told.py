@@ -4,8 +4,6 @@ import dataclasses
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
 
 from telecine_components.media.clips import PARTS
 
@@ -17,9 +15,10 @@ class Told:
     """A caption.
 
     Attributes:
-        parts: text of each of :data:`telecine_components.media.clips.PARTS`, None where nothing can be said.
+        parts: text of each of :data:`telecine_components.media.clips.PARTS`, None where nothing can be said; empty after
+            a fault.
         captioner: who says it.
-        fault: why the captioner that was asked did not, or empty.
+        fault: why it said nothing, or empty.
         num_output_tokens: what a language model wrote for it, failed answers included.
     """
 
@@ -43,13 +42,6 @@ class Meter:
     def tokens_per_s(self) -> float:
         """Over all of its life."""
         return self.num_tokens / max(time.monotonic() - self._started_s, 1e-9)
-
-
-class Captioner(Protocol):
-    """Whoever can look at a clip and say what it shows."""
-
-    def caption(self, video_path: Path, clip: Mapping[str, Any], /) -> Told:
-        """Caption one clip, a row of the manifest; raises BadData for one that cannot be decoded."""
 
 
 def merged(captions: Sequence[Parts]) -> dict[str, str | None]:
