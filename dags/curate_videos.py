@@ -1,7 +1,8 @@
 """### From footage to a curated dataset, a day's footage at a time
 
-Cuts a folder of videos into clips, keeps the good ones, captions them, cuts them out into shards of mp4 files and
-encodes them into training samples: the asset `curated_dataset`. A report shows what was kept and why not.
+Finds the clips of a folder of videos, keeps the good ones, one of each that look the same and as many of each kind as
+are wanted, captions them, cuts them out into shards of mp4 files and encodes them into training samples: the asset
+`curated_dataset`. A report shows what was kept and why not.
 
 The footage is the Param `videos_uri` or else the Airflow Variable `telecine_footage`, a folder or an `s3://` prefix,
 and below it the Param `prefix`, where one is given: a run takes one such part. `{day}` in either stands for the day of
@@ -16,7 +17,9 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from telecine.assets import DATASET
 from telecine.operators import CloseRun, ComponentOperator, params_for
 from telecine_components.caption.write.spec import COMPONENT as CAPTION
+from telecine_components.curate.balance.spec import COMPONENT as BALANCE
 from telecine_components.curate.cut.spec import COMPONENT as CUT
+from telecine_components.curate.dedup.spec import COMPONENT as DEDUP
 from telecine_components.curate.encode.spec import COMPONENT as ENCODE
 from telecine_components.curate.filter.spec import COMPONENT as FILTER
 from telecine_components.curate.report.spec import COMPONENT as REPORT
@@ -37,7 +40,7 @@ PREFIX = Param(
     title="prefix",
     description="Part of the footage to take, a path below it, {day} for the day; empty: all of it.",
 )
-STEPS = (SPLIT, FILTER, CAPTION, CUT, ENCODE, REPORT)
+STEPS = (SPLIT, FILTER, DEDUP, BALANCE, CAPTION, CUT, ENCODE, REPORT)
 
 with DAG(
     "curate_videos",
@@ -52,8 +55,10 @@ with DAG(
     videos_uri = f"{{{{ {PART}.replace('{{day}}', {DAY}) }}}}"
     split = ComponentOperator(component=SPLIT, inputs={"videos_uri": videos_uri})
     select = ComponentOperator(component=FILTER, inputs={"clips_uri": split.out("clips_uri")})
+    dedup = ComponentOperator(component=DEDUP, inputs={"clips_uri": select.out("clips_uri")})
+    balance = ComponentOperator(component=BALANCE, inputs={"clips_uri": dedup.out("clips_uri")})
     caption = ComponentOperator(
-        component=CAPTION, inputs={"clips_uri": select.out("clips_uri"), "videos_uri": videos_uri}
+        component=CAPTION, inputs={"clips_uri": balance.out("clips_uri"), "videos_uri": videos_uri}
     )
     captioned = {"clips_uri": caption.out("clips_uri"), "videos_uri": videos_uri}
     cut = ComponentOperator(component=CUT, inputs=captioned)

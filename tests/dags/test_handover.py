@@ -67,7 +67,7 @@ def test_a_day_s_footage_becomes_a_dataset_and_the_dataset_a_candidate(airflow: 
     assert curated.returncode == 0, curated.stdout[-5000:] + curated.stderr[-5000:]
     met = airflow.pointers("curated")
     assert {task: pointer.decision for task, pointer in met.items()} == {
-        **{f"curate.{verb}": "ran" for verb in ("split", "filter", "cut", "encode", "report")},
+        **{f"curate.{verb}": "ran" for verb in ("split", "filter", "dedup", "balance", "cut", "encode", "report")},
         "caption.write": "ran",
     }
     assert met["curate.split"].inputs["videos_uri"] == str(days / DAY)
