@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -35,7 +36,8 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(modules)
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, batch, scratch, dict(os.environ), beat_s)
+        self._scratch = Path(tempfile.mkdtemp(dir=scratch))
+        arguments = (theirs, batch, self._scratch, dict(os.environ), beat_s)
         self._process = context.Process(target=main, args=arguments, name="items", daemon=True)
         self._process.start()
         theirs.close()
@@ -65,11 +67,12 @@ class Worker:
         self._looked_s = now
 
     def end(self, *, wait_s: float = 0.0) -> str:
-        """How it ended, in words; it is killed, whatever it is at, unless it ends within a time."""
+        """How it ended, in words; it is killed, whatever it is at, unless it ends within a time. Its files go."""
         self._process.join(wait_s)
         self._process.kill()
         self._process.join()
         self.connection.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
         code = self._process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
@@ -90,8 +93,8 @@ def main(connection: Connection, batch: Batch, scratch: Path, environment: dict[
     tempfile.tempdir = str(scratch)
     alive.begin(lambda: connection.send(("alive", None)), every_s=beat_s)
     try:
-        with storage.disk_full(), tempfile.TemporaryDirectory() as mine:
-            _serve(connection, batch, Path(mine))
+        with storage.disk_full():
+            _serve(connection, batch, scratch)
     except (EOFError, BrokenPipeError):
         return
     except TelecineError as error:

@@ -77,6 +77,7 @@ def test_a_worker_that_hangs_in_c_is_cut_off_and_one_that_is_slow_is_not(make: M
     hung = "the decoder hung: no progress for 0.6 s"
     made = make("good-1", "hang-2", "slow-3", "freeze-4", "good-5", stall_s=0.6)
     assert [item.reason for item in made] == [None, hung, None, hung, None]
+    assert list((log.parent / "scratch").iterdir()) == [], "what a killed worker had at hand is gone"
     assert time.monotonic() - began < 15
     assert make("hang-2")[0].reason == made[1].reason, "it is committed like any result"
     assert _log(log).count("hang-2") == 1

@@ -73,7 +73,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     wanted = _kept_by_source(clips.read(ctx.fetch(inputs.clips_uri), owner=ctx.component), inputs)
     sources = kept.sources_of(wanted, videos, CLIP_COLUMNS, owner=ctx.component)
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
-    stage = Encode(videos=videos, inputs=inputs, params=params, memory_gib=COMPONENT.resources.memory_gib)
+    stage = Encode(
+        videos=videos, inputs=inputs, params=params, cpus=inputs.num_threads, memory_gib=COMPONENT.resources.memory_gib
+    )
     executor = executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s)
     index = _join(ctx.stream(sources, [stage], executor), wanted, inputs)
     return _write(index, inputs, ctx)

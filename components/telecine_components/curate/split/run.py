@@ -55,7 +55,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     firsts = {digests[name]: name for name in reversed(names)}
     sources = [_source(name, digests) for name in names if firsts[digests[name]] == name and is_text(name)]
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
-    stage = Split(videos=videos, inputs=inputs, params=params, memory_gib=COMPONENT.resources.memory_gib)
+    stage = Split(
+        videos=videos, inputs=inputs, params=params, cpus=inputs.num_threads, memory_gib=COMPONENT.resources.memory_gib
+    )
     executor = executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s)
     rows = {name: [_bad_row(name, digests[name], _unread(name, firsts[digests[name]]))] for name in names}
     seen: dict[str, str] = {}
