@@ -7,12 +7,13 @@ import numpy as np
 from telecine_components.media.encode import write_mp4
 
 NUM_FRAMES, FPS, WIDTH_PX, HEIGHT_PX = 30, 24.0, 96, 72
+NUM_DISCS = 24
 BAD_EVERY = 25
 """Each file of that number is cut off in its middle."""
 
 
 def write_films(folder: Path, numbers: range) -> None:
-    """Write ``film_<number>.mp4`` for each number: a pattern of its own that slides by its own speed."""
+    """Write ``film_<number>.mp4`` for each number: discs of its own that slide by its own speed."""
     folder.mkdir(exist_ok=True)
     for number in numbers:
         write_film(folder, number, seed=number)
@@ -21,10 +22,14 @@ def write_films(folder: Path, numbers: range) -> None:
 def write_film(folder: Path, number: int, *, seed: int) -> None:
     """Write one film; another seed gives another one of the same name."""
     draw = np.random.default_rng(seed)
-    coarse = draw.uniform(20, 235, (HEIGHT_PX // 12, WIDTH_PX // 12, 3))
-    wide = np.kron(coarse, np.ones((12, 12, 1))).astype(np.uint8)
+    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX]
+    wide = np.full((HEIGHT_PX, WIDTH_PX, 3), draw.uniform(60, 130, 3))
+    for _ in range(NUM_DISCS):
+        place = draw.uniform(0, 1, 2) * (HEIGHT_PX, WIDTH_PX)
+        inside = np.clip(draw.uniform(4, 9) - np.hypot(y - place[0], x - place[1]), 0, 1)[..., None]
+        wide += inside * (draw.uniform(0, 255, 3) - wide)
     speed_px = int(draw.integers(1, 4))
-    frames = np.stack([np.roll(wide, speed_px * index, axis=1) for index in range(NUM_FRAMES)])
+    frames = np.stack([np.roll(wide.astype(np.uint8), speed_px * index, axis=1) for index in range(NUM_FRAMES)])
     path = folder / f"film_{number:04d}.mp4"
     write_mp4(path, frames, FPS)
     if number % BAD_EVERY == BAD_EVERY - 1:

@@ -23,7 +23,7 @@ from telecine.storage import Store
 from telecine.work import attempts
 
 RUN = "curation"
-FILTER: dict[str, Any] = {"min_side_px": 32}
+FILTER: dict[str, Any] = {"min_side_px": 32, "min_suitability": 1.0}
 TIGHTER: dict[str, Any] = {"min_motion": 0.4}
 ENCODE: dict[str, Any] = {"width_px": 24, "height_px": 16, "num_frames": 4}
 STEPS = {

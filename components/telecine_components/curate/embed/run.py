@@ -1,5 +1,6 @@
 """Embed each source's kept clips as an item of its own, join the vectors."""
 
+import dataclasses
 import itertools
 import logging
 from collections import defaultdict
@@ -15,7 +16,7 @@ from telecine.errors import InputError
 from telecine_components.curate.embed.encoder import Encoder
 from telecine_components.curate.embed.frames import frames_of
 from telecine_components.curate.embed.spec import Inputs, Outputs
-from telecine_components.curate.kept import by_source, check_unchanged, digest_of
+from telecine_components.curate.kept import at_hand, by_source, sources_of
 from telecine_components.media import clips, embeddings
 from telecine_components.training.determinism import deterministic
 
@@ -31,12 +32,11 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     Raises:
         InputError: no such model, no kept clip, or the videos are not those that the manifest describes.
     """
-    folder, home = ctx.fetch(inputs.videos_uri), ctx.fetch(inputs.encoder_uri)
+    videos, home = ctx.folder(inputs.videos_uri), ctx.fetch(inputs.encoder_uri)
     kept = by_source(clips.read(ctx.fetch(inputs.clips_uri), owner=ctx.component))
     if not kept:
         raise InputError(f"{ctx.component}: clips_uri must have a kept clip, got none; loosen curate.filter")
-    for name, rows in kept.items():
-        check_unchanged(ctx, folder / name, rows[0]["source_digest"])
+    sources = sources_of(kept, videos, CLIP_COLUMNS, owner=ctx.component)
     try:
         encoder = Encoder(home)
     except ValueError as error:
@@ -44,10 +44,11 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
 
     def process(source: Source, out_dir: Path) -> dict[str, Any]:
         vectors = defaultdict(list)
-        shown = frames_of(folder / source.name, kept[source.name], inputs.num_frames)
-        while batch := list(itertools.islice(shown, inputs.batch_size)):
-            for (clip_id, _), vector in zip(batch, encoder.encode([picture for _, picture in batch]), strict=True):
-                vectors[clip_id].append(vector)
+        with at_hand(source, videos, owner=ctx.component) as (path, rows):
+            shown = frames_of(path, rows, inputs.num_frames)
+            while batch := list(itertools.islice(shown, inputs.batch_size)):
+                for (clip_id, _), vector in zip(batch, encoder.encode([picture for _, picture in batch]), strict=True):
+                    vectors[clip_id].append(vector)
         means = np.stack([np.mean(found, axis=0) for found in vectors.values()])
         embeddings.write(out_dir / FILE, list(vectors), means)
         return {"num_clips": len(vectors)}
@@ -55,8 +56,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     params = {"encoder": ctx.digest(home), "num_frames": inputs.num_frames, "batch_size": inputs.batch_size}
     params["num_threads"] = inputs.num_threads
     with deterministic(inputs.num_threads):
-        sources = [Source(name, digest_of(rows, CLIP_COLUMNS), params) for name, rows in kept.items()]
-        return _join(ctx.items(sources, process), ctx)
+        return _join(ctx.items([dataclasses.replace(each, params=params) for each in sources], process), ctx)
 
 
 def _join(items: list[Item], ctx: Context) -> Outputs:
