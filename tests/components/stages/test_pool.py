@@ -134,6 +134,11 @@ def test_a_chain_hands_each_item_to_the_next_stage_and_redoes_what_comes_after_a
     assert _log(log) == ["good-1"] * 3 + ["bad-2"], "no stage after the one that refused it"
     make("good-1", "bad-2", stages=stages(2))
     assert _log(log) == ["good-1"] * 3 + ["bad-2", "good-1"]
+    make("good-1", stages=(Toy(name="measure", params={"speed": 2}, log=log), *stages(2)[1:]))
+    assert _log(log)[5:] == ["good-1"], "what follows equal bytes is not made again"
+    another = Toy(name="measure", params={"speed": 3}, word="fast", log=log)
+    assert make("good-1", stages=(another, *stages(2)[1:]))[0].value["text"].startswith("measure:good-1fast;caption")
+    assert _log(log)[6:] == ["good-1"] * 3
 
 
 def test_workers_pass_a_chain_faster_than_one_after_the_other(make: Made, log: Path) -> None:

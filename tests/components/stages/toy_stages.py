@@ -22,6 +22,7 @@ class Toy(Stage):
 
     log: Path
     item_s: float = 0.0
+    word: str = ""
 
     def setup(self) -> None:
         self._note("setup")
@@ -32,7 +33,7 @@ class Toy(Stage):
         getattr(self, verb, self.good)(source)
         (out_dir / "name.txt").write_text(source.name)
         before = source.given.value["text"] if isinstance(source.given, Item) else ""
-        return {"text": f"{before}{self.name}:{source.name};"}
+        return {"text": f"{before}{self.name}:{source.name}{self.word};"}
 
     def good(self, _: Source) -> None:
         time.sleep(self.item_s)
