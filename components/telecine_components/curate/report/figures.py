@@ -71,15 +71,20 @@ def _panel(measure: Measure) -> str:
     kept = [_BASE * count / most for count in measure.kept.tolist()]
     both = [_BASE * count / most for count in (measure.kept + measure.rejected).tolist()]
     marks = "".join(_mark(measure, limit) for limit in (measure.low, measure.high) if limit is not None)
-    first, last = (f"{max(edge, 0):.3g}" for edge in (measure.edges[0], measure.edges[-1]))
+    ends = (_short(max(measure.edges[0], 0)), f"median {_short(measure.median)}", _short(measure.edges[-1]))
+    axis = "".join(f"<span>{text}</span>" for text in ends)
     return (
         f'<figure><figcaption><b>{escape(words(measure.name))}</b> <span class="quiet">{limits_of(measure)}</span>'
         f'</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="Histogram of {escape(words(measure.name))}"><path class="lost" d="{_steps(both)}"/>'
         f'<path class="left" d="{_steps(kept)}"/>{marks}</svg>'
-        f'<div class="axis quiet"><span>{first}</span><span>median {measure.median:.3g}</span><span>{last}</span></div>'
-        "</figure>"
+        f'<div class="axis quiet">{axis}</div></figure>'
     )
+
+
+def _short(value: float) -> str:
+    """A number in at most six characters, which is what the narrow axis has room for."""
+    return f"{value:.3g}" if value >= 0.1 else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def limits_of(measure: Measure) -> str:

@@ -96,6 +96,7 @@ def _histogram(axes: Axes, measure: Measure) -> None:
         if limit is not None and measure.edges[0] <= limit <= measure.edges[-1]:
             axes.axvline(limit, color=INK, linestyle="--", linewidth=1.4)
     axes.set_xlim(measure.edges[0], measure.edges[-1])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.set_title(words(measure.name), loc="left", fontsize=10)
     axes.set_title(limits_of(measure), loc="right", fontsize=8, color=QUIET)

@@ -184,7 +184,8 @@ function facts(clip) {
   tell("consent", clip.consent || "unknown");
   tell("frames", `${clip.start_frame}\u2013${clip.end_frame} at ${Number((clip.fps || 0).toFixed(3))} per second`);
   tell("picture", `${clip.width_px}\u00d7${clip.height_px}` + (clip.codec ? `, ${clip.codec}` : ""));
-  if (clip.begins_with) tell("between", `${clip.begins_with} and ${clip.ends_with}`);
+  tell("begins_with", clip.begins_with);
+  tell("ends_with", clip.ends_with);
   tell("cluster", clip.cluster);
   tell("clip", clip.clip_id, true);
   tell("shot", clip.shot_id, true);

@@ -36,7 +36,8 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--rule); bord
 figure svg { width: 100%; height: 4.2rem; display: block; border-bottom: 1px solid var(--quiet); }
 figcaption { font-size: .88rem; line-height: 1.3; margin-bottom: .3rem; }
 figcaption span { display: block; min-height: 1.15rem; font-size: .78rem; }
-.axis { display: flex; justify-content: space-between; font-size: .78rem; font-variant-numeric: tabular-nums; }
+.axis { display: flex; justify-content: space-between; gap: .4rem; white-space: nowrap; font-size: .78rem;
+  font-variant-numeric: tabular-nums; }
 .limit { stroke: var(--ink); stroke-width: 1.6; stroke-dasharray: 5 3; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; list-style: none; margin: .3rem 0; padding: 0;
   font-size: .88rem; }
@@ -59,9 +60,10 @@ button.plain { border: none; background: none; color: var(--act); padding: .1rem
 .cards { list-style: none; margin: 1rem 0; padding: 0; display: grid; gap: 1rem; align-items: start;
   grid-auto-flow: dense; grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .7rem; min-width: 0; }
-.card img { display: block; width: 100%; height: auto; border-radius: .3rem; background: #000; }
+.card img { display: block; width: 100%; max-height: 6rem; object-fit: contain; object-position: left;
+  border-radius: .3rem; }
 .card:has(details[open]) { grid-column: 1 / -1; }
-.card:has(details[open]) img { width: min(100%, 64rem); }
+.card:has(details[open]) img { width: min(100%, 64rem); max-height: 16rem; }
 .card:has(details[open]) .scores { grid-template-columns: repeat(auto-fill, minmax(min(13rem, 100%), 1fr)); }
 .card p { margin: .45rem 0; overflow-wrap: anywhere; }
 .badge { display: inline-block; background: var(--lost); color: var(--on); border-radius: .3rem; padding: 0 .5rem;
