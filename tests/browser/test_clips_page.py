@@ -136,6 +136,7 @@ def test_keys_do_what_the_page_says(seen: Page) -> None:
     seen.keyboard.press("k")
     seen.keyboard.press("Enter")
     opened = seen.locator("details[open]")
+    opened.locator("dl").wait_for()
     assert opened.count() == 1 and f"background of clip {PAGE}." in opened.inner_text()
     seen.keyboard.press("ArrowLeft")
     seen.keyboard.press("/")
@@ -155,6 +156,7 @@ def test_a_duplicate_leads_to_the_clip_that_is_kept_instead(seen: Page) -> None:
 
 def test_hostile_names_are_told_as_they_are(seen: Page) -> None:
     seen.click("#list summary")
+    seen.wait_for_selector("#list dl")
     assert seen.inner_text("#list > li").count(OWNED) == 4
     seen.select_option("#show", "bad")
     assert OWNED in seen.inner_text("#list > li")

@@ -1,11 +1,10 @@
 """Read the manifest and its posters, write the page and the pictures, log them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from telecine.config import Artifact
 from telecine.context import Context
@@ -19,7 +18,8 @@ from telecine_components.media import clips
 
 log = logging.getLogger(__name__)
 
-Rows = Sequence[Mapping[str, Any]]
+UNSEEN = ["fingerprint", "descriptor"]
+"""What no person reads, and most of what a manifest holds."""
 
 
 def run(inputs: Inputs, ctx: Context) -> Outputs:
@@ -28,9 +28,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     Raises:
         InputError: no manifest, or one that names a poster which is no picture.
     """
-    manifest = ctx.fetch(inputs.clips_uri)
-    rows = clips.read(manifest, owner="curate.report")
-    counts, measured = funnel(rows), measures(rows, thresholds(rows, _metadata(manifest)))
+    table = clips.read_table(ctx.fetch(inputs.clips_uri), owner="curate.report").drop_columns(UNSEEN)
+    rows = table.to_pylist()
+    counts, measured = funnel(rows), measures(rows, thresholds(rows, _metadata(table)))
     paths = [ctx.path(row["poster"]) if row["poster"] else None for row in rows]
     posters = data_uris(paths, budget_bytes=int(inputs.posters_mib * 2**20))
     num_left_out = sum(path is not None for path in paths) - sum(uri is not None for uri in posters)
@@ -52,9 +52,9 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     )
 
 
-def _metadata(manifest: Path) -> dict[str, str]:
+def _metadata(table: pa.Table) -> dict[str, str]:
     """What the file says of itself beside its rows."""
-    found = pq.read_schema(manifest).metadata or {}
+    found = table.schema.metadata or {}
     return {name.decode(): value.decode() for name, value in found.items()}
 
 
