@@ -110,7 +110,8 @@ def value_of(row: Row, name: str) -> float | None:
 def kinds(rows: Sequence[Row]) -> list[str | None]:
     """What each row is counted under: None for a kept clip, a rejected clip's reason, the kind of a bad file's.
 
-    The reason of a bad file is a sentence. What tells it from its neighbours (names, figures after a colon) is cut off.
+    The reason of a bad file is a sentence. What tells it from its neighbours is left out: names, figures, and what
+    stands after a colon.
     """
     sentences = Counter(_kind_of_bad(row) for row in rows if row["clip_id"] is None)
     known = {name for name, _ in sorted(sentences.items(), key=lambda item: (-item[1], item[0]))[:MAX_KINDS]}
@@ -123,7 +124,7 @@ def kinds(rows: Sequence[Row]) -> list[str | None]:
 
 def _kind_of_bad(row: Row) -> str:
     reason = re.sub(r"^same bytes as .*", "same bytes as another file", row["reason"] or "unknown", flags=re.DOTALL)
-    return reason.partition(":")[0].strip()
+    return re.sub(r"\d+(\.\d+)?", "\u2026", reason.partition(":")[0]).strip()
 
 
 def funnel(rows: Sequence[Row]) -> Funnel:
