@@ -64,9 +64,10 @@ def _pictures(folder: Path, facts: Facts, posters: Sequence[Path | None], most: 
     if facts.measures:
         write_histograms(folder / "histograms.png", facts.measures)
     poster_of = {id(row): poster for row, poster in zip(facts.rows, posters, strict=True) if poster is not None}
+    originals = {row["clip_id"]: row for row in facts.rows if row["clip_id"] is not None}
     for name, found in sheets(row for row in facts.rows if id(row) in poster_of).items():
         shown = [(row, poster_of[id(row)]) for row in spread(found, most)]
-        write_sheet(folder / f"{name}.png", shown, facts.measures)
+        write_sheet(folder / f"{name}.png", shown, facts.measures, originals)
     return sorted(folder.iterdir())
 
 

@@ -42,9 +42,11 @@ def spread(clips: Sequence[Row], most: int) -> list[Row]:
     return [clips[place * len(clips) // min(most, len(clips))] for place in range(min(most, len(clips)))]
 
 
-def write_sheet(path: Path, clips: Sequence[tuple[Row, Path]], measures: Sequence[Measure]) -> None:
-    """A strip a clip, and above it where it comes from and which thresholds it breaks."""
-    cells = [(_label(row, measures), _fitted(read_poster(poster))) for row, poster in clips]
+def write_sheet(
+    path: Path, clips: Sequence[tuple[Row, Path]], measures: Sequence[Measure], originals: Mapping[str, Row]
+) -> None:
+    """A strip a clip, and above it where it comes from, which thresholds it breaks, and which clip it copies."""
+    cells = [(_label(row, measures, originals), _fitted(read_poster(poster))) for row, poster in clips]
     write_grid(path, cells, columns=COLUMNS, font=ImageFont.truetype(FONT, 11))
 
 
@@ -54,12 +56,19 @@ def _fitted(strip: Image.Image) -> Image.Image:
     return strip.resize(size, Image.Resampling.LANCZOS)
 
 
-def _label(row: Row, measures: Sequence[Measure]) -> str:
-    source = row["source"] if len(row["source"]) <= MAX_NAME else f"\u2026{row['source'][1 - MAX_NAME :]}"
-    label = f"{source}  {row['start_s']:.2f}\u2013{row['end_s']:.2f} s"
+def _label(row: Row, measures: Sequence[Measure], originals: Mapping[str, Row]) -> str:
+    parts = [_place(row)]
     for measure in measures:
         value = value_of(row, measure.name)
         if value is not None and measure.breaks(value):
             side, limit = ("<", measure.low) if measure.low is not None and value < measure.low else (">", measure.high)
-            label += f"   {words(measure.name)} {value:.3g} {side} {limit:g}"
-    return label + (f"   same as {row['duplicate_of']}" if row["duplicate_of"] else "")
+            parts.append(f"{words(measure.name)} {value:.3g} {side} {limit:g}")
+    if row["duplicate_of"]:
+        original = originals.get(row["duplicate_of"])
+        parts.append(f"same as {_place(original) if original else row['duplicate_of']}")
+    return "   ".join(parts)
+
+
+def _place(row: Row) -> str:
+    source = row["source"] if len(row["source"]) <= MAX_NAME else f"\u2026{row['source'][1 - MAX_NAME :]}"
+    return f"{source} {row['start_s']:.2f}\u2013{row['end_s']:.2f} s"
