@@ -21,6 +21,7 @@ import mixed_shapes
 import moe
 import orchestration
 import rows
+import shots
 import step
 from rows import Comparison, Trial
 
@@ -36,6 +37,8 @@ BENCHES: dict[str, Callable[[Trial], Comparison]] = {
     "moe_layer_vs_dense": moe.moe_layer_vs_dense,
     "moe_layer_vs_loop": moe.moe_layer_vs_loop,
     "orchestration_share": orchestration.orchestration_share,
+    "shots_vs_koala": shots.shots_vs_koala,
+    "shots_vs_scenedetect": shots.shots_vs_scenedetect,
     "step_vs_bare_loop": step.step_vs_bare_loop,
 }
 RECORD = Path(__file__).resolve().parents[2] / "docs" / "bench.json"

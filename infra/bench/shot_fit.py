@@ -1,5 +1,7 @@
 """Fits the weights of the shot detector on the tuning films: ``python infra/bench/shot_fit.py CORPUS``.
 
+As many practice films are drawn from the sources of the tuning films, with another seed.
+
 Logistic regression, strongly regularised, on what :mod:`telecine_components.media.shots` sees of each pair and each
 stretch. ``--check`` leaves out a fifth of the films at a time and prints how right the detector is on those. Otherwise
 ``media/shots/weights.py`` is written anew.
@@ -18,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import shot_corpus
+import shot_plan
 import shot_score
 from shot_corpus import Film
 from telecine_components.media.decode import open_video
@@ -27,10 +30,11 @@ from telecine_components.media.shots import cuts, mixtures, weights
 from telecine_components.media.shots.finder import ShotFinder
 from telecine_components.media.shots.products import products_of, sketch_of
 
-CUT_STRENGTH, MIXTURE_STRENGTH = 0.3, 0.1
-CUT_ODDS, MIXTURE_ODDS = -1.1, -0.85
+CUT_STRENGTH, MIXTURE_STRENGTH = 1.0, 0.3
+CUT_ODDS, MIXTURE_ODDS = -1.1, -1.0
 """Log odds at which the fitted probabilities count as evidence; chosen by ``--check``."""
 NUM_FOLDS = 5
+NUM_PRACTICE_FILMS, PRACTICE_SEED = 60, 8
 TARGET = Path(weights.__file__)
 Floats = npt.NDArray[np.float64]
 
@@ -160,11 +164,13 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="folder of the films; they are built there if they are missing")
     parser.add_argument("--check", action="store_true", help="cross-validate, and write nothing")
     parsed = parser.parse_args()
-    films = [examples_of(film) for film in shot_corpus.build(parsed.corpus, "tuning")]
+    practice = [shot_plan.medley("tuning", number, PRACTICE_SEED) for number in range(NUM_PRACTICE_FILMS)]
+    films = shot_corpus.build(parsed.corpus, "tuning") + [shot_corpus.medley(film, parsed.corpus) for film in practice]
+    seen = [examples_of(film) for film in films]
     if parsed.check:
-        check(films)
+        check(seen)
     else:
-        TARGET.write_text(written(fitted(films)))
+        TARGET.write_text(written(fitted(seen)))
 
 
 if __name__ == "__main__":
