@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -5,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from telecine.errors import InputError
+from telecine.settings import Settings
 from telecine.storage import Store
+from telecine_components.media import clips
 from telecine_components.media.encode import write_mp4
 
 CUTS, FPS = (40, 84), 24
@@ -41,6 +45,35 @@ def test_a_row_says_where_its_clip_lies_and_what_is_known_of_it(
     assert first["num_frames"] == first["end_frame"] - first["start_frame"]
     assert first["end_s"] == pytest.approx(first["end_frame"] / FPS, abs=1e-6)
     assert len({row["clip_id"] for row in rows}) == 4
+
+
+def test_a_row_says_how_its_clip_looks_and_who_measured_it(
+    run_component: Run, footage: Path, rows_of: Rows, deployment: Settings
+) -> None:
+    rows = rows_of(run_component("curate.split", videos_uri=footage).clips_uri)
+    first = rows[0]
+    measured = [field.name for field in clips.SCHEMA if field.type == "double" and field.name != "suitability"]
+    assert all(isinstance(row[name], float) for row in rows for name in measured)
+    assert (first["codec"], first["begins_with"], first["ends_with"]) == ("h264", "start", "cut")
+    whole = (footage / "day one" / "three.mp4").stat().st_size
+    assert 0.5 * whole < first["bits_per_pixel"] * 96 * 72 * 128 / 8 < whole
+    # 36 frames at 24 a second, of which four a second are hashed and the poster shows those of two a second.
+    assert len(first["fingerprint"]) == 8 * 6
+    assert np.linalg.norm(first["descriptor"]) == pytest.approx(1, abs=1e-4)
+    poster = Image.open(Path(deployment.store_uri.removeprefix("file://")) / first["poster"])
+    assert (poster.format, poster.size) == ("JPEG", (3 * 96, 72))
+    (stage,) = first["stages"]
+    assert (stage["name"], len(stage["version"])) == ("curate.split", 64)
+    assert json.loads(stage["settings"]) == {"detector": "telecine", "max_clip_s": 4.0, "trim_frames": 4}
+
+
+def test_koalas_detector_finds_the_cuts_as_well(run_component: Run, footage: Path, rows_of: Rows) -> None:
+    rows = rows_of(run_component("curate.split", videos_uri=footage, detector="koala", trim_frames=0).clips_uri)
+    spans = [(row["start_frame"], row["end_frame"]) for row in rows if row["source"].endswith("three.mp4")]
+    # Its bound on the smoothed score marks the pair before a cut too.
+    assert np.abs(np.array(spans) - [(0, CUTS[0]), (CUTS[0], CUTS[1]), (CUTS[1], 128)]).max() <= 1
+    with pytest.raises(InputError, match=r"detector must be one of \('telecine', 'koala'\), got 'lion'"):
+        run_component("curate.split", videos_uri=footage, detector="lion")
 
 
 def test_long_shots_become_clips_of_at_most_the_longest_length(
