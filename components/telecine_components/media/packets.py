@@ -109,7 +109,7 @@ def index_of(path: Path) -> PacketIndex | None:
         BadData: as :func:`open_stream`.
     """
     with open_stream(path) as (container, stream):
-        name, extradata = stream.codec_context.name, stream.codec_context.extradata or b""
+        name, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
         if container.format.name not in TIMED_FORMATS or name not in COPIED_CODECS or not _is_plain(name, extradata):
             return None
         sized = nal.is_record(extradata)

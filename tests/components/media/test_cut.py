@@ -172,9 +172,17 @@ def test_pictures_that_lead_a_random_access_point_of_hevc_are_left_out(film: Fil
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
 
 
-def test_vp9_is_copied_into_mp4(film: Film, tmp_path: Path) -> None:
-    path = film("film.webm", "libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"})
-    assert _ways(made(path, [(24, 40), (30, 60)], tmp_path)) == ["copy", "encode"]
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("film.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+        ("film.av1.mkv", "libsvtav1", {"preset": "12", "svtav1-params": "lp=1"}),
+    ],
+)
+def test_vp9_and_av1_are_copied_into_mp4(
+    film: Film, tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    assert _ways(made(film(name, codec, options=options), [(24, 40), (30, 60)], tmp_path)) == ["copy", "encode"]
 
 
 def test_a_variable_frame_rate_keeps_its_times(film: Film, tmp_path: Path) -> None:
