@@ -13,7 +13,7 @@ from telecine.errors import BadData
 from telecine_components.media.clip_file import Encode
 from telecine_components.media.cut import Cut, Rule, Span, cut, plan
 from telecine_components.media.decode import open_video
-from telecine_components.media.packets import Run, index_of
+from telecine_components.media.packets import PacketIndex, Run, index_of
 
 Pixels = npt.NDArray[np.uint8]
 FPS = 25
@@ -130,6 +130,28 @@ def test_a_few_frames_are_rather_dropped_than_encoded_where_that_is_allowed(film
     assert (result.way, result.start) == ("copy", 24)
     assert 54 <= result.end <= 58
     assert _ways(made(film("film.mp4"), [(19, 48)], tmp_path, max_trim_frames=4)) == ["smart"]
+
+
+@pytest.mark.parametrize(
+    ("decoded", "end", "run"),
+    [
+        ([0, 4, 8, 2, 1, 3, 6, 5, 7], 9, Run(0, 9, 0, 9)),
+        ([0, 4, 8, 2, 1, 3, 6, 5, 7], 6, Run(0, 1, 0, 1)),  # frame 4 comes long before what lies between
+        ([0, 2, 1, -1, 4, 3], 5, Run(0, 3, 0, 3)),  # what is hidden may be needed by what follows
+        ([2, 0, 1, 3, 5, 4], 5, Run(0, 4, 2, 4)),  # frames that lead the first are left out
+    ],
+)
+def test_a_run_ends_where_all_before_it_has_been_decoded(decoded: list[int], end: int, run: Run) -> None:
+    shown = np.array(decoded)
+    index = PacketIndex(
+        time_base=Fraction(1, FPS),
+        shown=shown,
+        stamps=np.arange(shown.max() + 1),
+        places=np.argsort(shown)[np.sort(shown) >= 0],
+        entries=np.array([0]),
+        set_ids=frozenset(),
+    )
+    assert index.copyable(decoded[0], end) == run
 
 
 @pytest.mark.parametrize(("earliest", "start", "way"), [(20, 24, "copy"), (24, 24, "copy"), (25, 25, "encode")])
