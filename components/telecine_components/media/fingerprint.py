@@ -10,13 +10,13 @@ The hash is the signs of the 64 lowest frequencies of the picture's cosine trans
 Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"). The picture's aspect is ignored.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 FRAMES_PER_S = 4.0
 HASH_BYTES = 8
+NUM_WORDS, WORD_BITS = 3, 21
+"""Parts by which hashes can be looked up: bits of alike frequencies are spread over them, the lowest bit first."""
 BLANK = bytes(HASH_BYTES)
 """Stands for a frame that shows too little to know it by, so that the others keep their distance in time."""
 
@@ -28,19 +28,20 @@ MIN_LIT_RATIO = 0.3
 """What is less than this share of a side is a thing in the dark, and not a picture between bars."""
 
 Pixels = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 
 _SIDE = 9
 _FREQUENCIES = sorted(
     [(down, across) for down in range(8) for across in range(8) if (down, across) != (0, 0)] + [(0, 8)],
     key=lambda f: (f[0] ** 2 + f[1] ** 2, f),
 )
-# Dealt in turn to four words of 16 bits: each word then has its share of the steady low frequencies.
-_ORDER = [_FREQUENCIES[rank] for word in range(4) for rank in range(word, 64, 4)]
+# Dealt in turn to the words: each then has its share of the low frequencies, which change least.
+_ORDER = [_FREQUENCIES[rank] for word in range(NUM_WORDS) for rank in range(word, 63, NUM_WORDS)] + _FREQUENCIES[63:]
 _DOWN, _ACROSS = (np.array(axis) for axis in zip(*_ORDER, strict=True))
 _ZERO = 1e-6
 """A coefficient that is zero by symmetry is a few rounding errors off it, and those differ between machines."""
 
-_MIRROR = np.packbits(_ACROSS % 2 == 1)
+_MIRROR = np.packbits(_ACROSS % 2 == 1, bitorder="little")
 
 
 def fingerprint(lumas: Pixels) -> bytes:
@@ -62,10 +63,10 @@ def mirrored(hashes: Pixels) -> Pixels:
 def inside_bars(luma: Pixels) -> tuple[slice, slice]:
     """Rows and columns of a picture [h, w] inside its black bars; all of it where hardly anything is lit."""
     lit = luma > BAR_LUMA
-    return _span(np.any(lit, axis=1)), _span(np.any(lit, axis=0))
+    return _span(np.asarray(lit.any(axis=1))), _span(np.asarray(lit.any(axis=0)))
 
 
-def _span(lit: Any) -> slice:
+def _span(lit: Flags) -> slice:
     places = np.flatnonzero(lit)
     if not len(places) or places[-1] + 1 - places[0] < MIN_LIT_RATIO * len(lit):
         return slice(0, len(lit))
@@ -78,7 +79,7 @@ def _hash(luma: Pixels) -> bytes:
     values = transform[_DOWN, _ACROSS]
     if np.sqrt((values**2).sum()) < MIN_DETAIL:
         return BLANK
-    return np.packbits(values > _ZERO).tobytes()
+    return np.packbits(values > _ZERO, bitorder="little").tobytes()
 
 
 def _waves(length: int) -> npt.NDArray[np.float64]:

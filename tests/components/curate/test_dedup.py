@@ -211,6 +211,22 @@ def test_the_manifest_keeps_every_row_and_says_who_marked_it(run_component: Run,
     assert (outputs.num_clips, outputs.num_exact, outputs.num_perceptual, outputs.num_semantic) == (2, 1, 0, 0)
 
 
+def test_copies_in_a_folder_are_found_from_what_split_measured(
+    run_component: Run, rows_of: Rows, footage: Path, three_scenes: Pixels
+) -> None:
+    write_mp4(footage / "mirrored.mp4", np.ascontiguousarray(three_scenes[:, :, ::-1]), FPS)
+    write_mp4(footage / "small.mp4", half_size(three_scenes), FPS, crf=30)
+    split = run_component("curate.split", videos_uri=footage)
+    rows = rows_of(run_component("curate.dedup", clips_uri=split.clips_uri).clips_uri)
+    reasons = {
+        name: [row["reason"] for row in rows if row["source"].endswith(name)] for name in ("small.mp4", "one.mp4")
+    }
+    assert set(reasons["small.mp4"]) == {"duplicate_perceptual"}
+    assert "duplicate_perceptual" not in reasons["one.mp4"]
+    pair = [row["reason"] for row in rows if row["source"] in ("mirrored.mp4", "day one/three.mp4")]
+    assert pair.count(None) == pair.count("duplicate_perceptual") >= 3
+
+
 def test_embeddings_say_what_looks_the_same(run_component: Run, rows_of: Rows, tmp_path: Path) -> None:
     rows = blobs(3)
     vectors = np.array([[1, 0], [0, 1], [0.001, 1]], np.float32)

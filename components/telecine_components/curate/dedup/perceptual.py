@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine_components.media import descriptor, fingerprint
-from telecine_components.media.fingerprint import HASH_BYTES
+from telecine_components.media.fingerprint import HASH_BYTES, NUM_WORDS, WORD_BITS
 
 MIN_SHARED_RATIO = 0.5
 """Share of the shorter clip's frames that the other one has to have."""
@@ -21,7 +21,8 @@ MIN_RESEMBLANCE = 0.75
 MAX_CLIPS_PER_HASH = 200
 """A frame that more clips show (a title, a test card) says nothing of the rest of the clip, and is not looked up."""
 BLOCK_CLIPS = 2048
-NUM_WORDS, WORD_BITS, FLIPPED_BITS = 4, 16, 1
+FLIPPED_BITS = 1
+"""Bits by which one word of two hashes may differ for them to be compared; any 5 bits of 64 are found for sure."""
 
 Hashes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
