@@ -164,7 +164,7 @@ def ask_one(server: ModelServer) -> Callable[..., Told]:
     def ask(*shown: Window, **inputs: Any) -> Told:
         there = {"endpoint_url": server.url, "model": "tiny-vl", "max_tries": 2, "timeout_s": 20.0}
         made = Inputs(clips_uri="-", videos_uri="-", captioner="openai", **(there | inputs))
-        return Asker(made, Meter()).caption(shown or [Window(1.0, [b"jpeg"])])
+        return Asker(made).caption(shown or [Window(1.0, [b"jpeg"])], Meter())
 
     return ask
 
@@ -343,7 +343,7 @@ def test_a_server_that_refuses_everything_is_told_from_one_that_refuses_a_clip(
 
 def test_a_clip_without_a_window_is_not_asked_about(ask_one: Callable[..., Told], server: ModelServer) -> None:
     made = Inputs(clips_uri="-", videos_uri="-", captioner="openai", endpoint_url=server.url, model="tiny-vl")
-    told = Asker(made, Meter()).caption([])
+    told = Asker(made).caption([], Meter())
     assert (told.parts, told.fault, server.requests) == ({}, "too few frames to ask about", [])
 
 

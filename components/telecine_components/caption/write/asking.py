@@ -23,8 +23,8 @@ class Window:
 class Asker:
     """Asks one endpoint; usable from several threads."""
 
-    def __init__(self, inputs: Inputs, meter: Meter) -> None:
-        self._model, self._max_tries, self._meter = inputs.model, inputs.max_tries, meter
+    def __init__(self, inputs: Inputs) -> None:
+        self._model, self._max_tries = inputs.model, inputs.max_tries
         self._endpoint = Endpoint(
             url=inputs.endpoint_url,
             model=inputs.model,
@@ -33,35 +33,38 @@ class Asker:
             timeout_s=inputs.timeout_s,
         )
 
-    def caption(self, shown: Sequence[Window]) -> Told:
+    def caption(self, shown: Sequence[Window], meter: Meter) -> Told:
         """Caption one clip; without parts, and with the fault, where the model gives no caption of it.
+
+        ``meter`` counts what all clips take.
 
         Raises:
             RetryLater, InputError: as :meth:`.endpoint.Endpoint.ask`.
         """
-        tally = Meter()
+        meters = (meter, Meter())
         try:
             if not shown:
                 raise BadAnswer("too few frames to ask about")
-            told = Told(parts=merged([self._window(window, tally) for window in shown]), captioner=self._model)
+            told = Told(parts=merged([self._window(window, meters) for window in shown]), captioner=self._model)
         except BadAnswer as bad:
             told = Told(parts={}, captioner=self._model, fault=bad.reason)
-        return dataclasses.replace(told, num_output_tokens=tally.num_tokens)
+        return dataclasses.replace(told, num_output_tokens=meters[1].num_tokens)
 
-    def _window(self, window: Window, tally: Meter) -> dict[str, str]:
+    def _window(self, window: Window, meters: Sequence[Meter]) -> dict[str, str]:
         question, reason = messages(window.jpegs, window.duration_s), ""
         for temperature in (0.0, *[RETRY_TEMPERATURE] * (self._max_tries - 1)):
             try:
                 answer = self._endpoint.ask(question, temperature)
-                self._count(answer.num_tokens, tally)
+                _count(answer.num_tokens, meters)
                 return parse(answer.text)
             except BadAnswer as bad:
-                self._count(bad.num_tokens, tally)
+                _count(bad.num_tokens, meters)
                 reason = bad.reason
                 if bad.is_final:
                     break
         raise BadAnswer(reason)
 
-    def _count(self, num_tokens: int, tally: Meter) -> None:
-        tally.add(num_tokens)
-        self._meter.add(num_tokens)
+
+def _count(num_tokens: int, meters: Sequence[Meter]) -> None:
+    for meter in meters:
+        meter.add(num_tokens)

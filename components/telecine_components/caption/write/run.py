@@ -62,11 +62,11 @@ def _by_a_model(wanted: list[Row], inputs: Inputs, ctx: Context) -> dict[str, Ro
     """Captions by clip, or reasons; a clip of which the model gives none keeps that of signals."""
     from telecine_components.caption.write.asking import Asker, Window  # openai takes a second to import
 
-    meter = Meter()
-    asker = Asker(inputs, meter)
+    asker = Asker(inputs)
     params = {name: getattr(inputs, name) for name in SHOWN}
     stage = LookWithPictures(**_stage(inputs, ctx), name="pictures", params=params)
     items = _looked_at(wanted, stage, inputs, ctx)
+    meter = Meter()
     seen = {clip_id: (item, found) for item in items for clip_id, found in item.value["clips"].items()}
 
     def process(source: Source, _: Path) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _by_a_model(wanted: list[Row], inputs: Inputs, ctx: Context) -> dict[str, Ro
             Window(each["duration_s"], [ctx.path(f"{item.path}/{name}").read_bytes() for name in each["pictures"]])
             for each in found["windows"]
         ]
-        return dataclasses.asdict(asker.caption(shown))
+        return dataclasses.asdict(asker.caption(shown, meter))
 
     def values() -> dict[str, float]:
         return {"output_tokens_per_s": meter.tokens_per_s} if meter.num_tokens else {}

@@ -15,8 +15,8 @@ class Told:
     """A caption.
 
     Attributes:
-        parts: text of each of :data:`telecine_components.media.clips.PARTS`, None where nothing can be said; empty after
-            a fault.
+        parts: text of each of :data:`telecine_components.media.clips.PARTS`, None where nothing can be said. None of
+            them are there after a fault.
         captioner: who says it.
         fault: why it said nothing, or empty.
         num_output_tokens: what a language model wrote for it, failed answers included.
@@ -29,7 +29,7 @@ class Told:
 
 
 class Meter:
-    """Tokens that a model wrote since it was first asked; threads may share it."""
+    """Tokens that a model wrote; threads may share it."""
 
     def __init__(self) -> None:
         self._lock, self._started_s, self.num_tokens = threading.Lock(), time.monotonic(), 0
@@ -40,7 +40,7 @@ class Meter:
 
     @property
     def tokens_per_s(self) -> float:
-        """Over all of its life."""
+        """Since it was made."""
         return self.num_tokens / max(time.monotonic() - self._started_s, 1e-9)
 
 
