@@ -30,10 +30,12 @@ def cluster() -> Iterator[None]:
     """A Ray of this test's own."""
     import ray
 
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else it leaves a token in the home of whoever runs this
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
 
 
 def _make(folder: Path, executor: Executor, names: tuple[str, ...], stages: tuple[Toy, ...]) -> list[Item]:
