@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 import shot_accuracy
 import shot_corpus
@@ -172,6 +174,6 @@ def _enlarged(source: Path, target: Path, num_frames: int) -> None:
             if number == num_frames:
                 break
             picture = frame.reformat(width=1280, height=720, format="yuv420p", interpolation="BICUBIC")
-            picture.pts, picture.time_base = number, None
+            picture.pts, picture.time_base, picture.pict_type = number, Fraction(1, 24), PictureType.NONE
             given.mux(stream.encode(picture))
         given.mux(stream.encode(None))

@@ -19,13 +19,16 @@ class FilmShots:
 
 
 def film_of(path: Path, rule: Rule | None = None) -> FilmShots:
-    """Decode a file once and find its shots.
+    """Decode a file once, without deblocking, and find its shots.
+
+    Frames are shrunk so much that blocks do not show: on the shot corpus hard cuts are where full decoding finds them,
+    and the ends of dissolves and fades differ by a few frames (docs/shots.md).
 
     Raises:
         BadData: it cannot be decoded to its end.
     """
     finder = ShotFinder(rule)
-    with open_video(path) as video:
+    with open_video(path, deblock=False) as video:
         for index, (time_s, frame) in enumerate(video.frames()):
             finder.look_at(glance_of(planes_of(frame), index, time_s))
     return FilmShots(finder.transitions(), finder.shots())
