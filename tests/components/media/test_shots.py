@@ -1,5 +1,6 @@
 """Shots of small films of each kind, drawn for the purpose."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import cv2
@@ -11,7 +12,7 @@ from telecine_components.media.glance import Glance
 from telecine_components.media.shots.finder import Rule, ShotFinder
 from telecine_components.media.shots.plain import PlainRun, PlainRuns, widened
 from telecine_components.media.shots.products import REACH_PAIRS, contrast_of, products_of, sketch_of
-from telecine_components.media.shots.shot import Shot, Transition, shots_between
+from telecine_components.media.shots.shot import NO_DOUBT, Shot, Transition, shots_between
 
 Pixels = npt.NDArray[np.uint8]
 SHOT_FRAMES = 30
@@ -135,7 +136,23 @@ def test_frames_that_were_not_looked_at_count() -> None:
     for glance in _glances(np.concatenate([_shot(1), _shot(2)])):
         if glance.index < 10 or glance.index > 20 or glance.index % 2 == 0:
             finder.look_at(glance)
-    assert finder.shots() == [Shot(0, 30, "start", "cut"), Shot(30, 60, "cut", "end")]
+    assert [dataclasses.replace(shot, doubt=NO_DOUBT) for shot in finder.shots()] == [
+        Shot(0, 30, "start", "cut"),
+        Shot(30, 60, "cut", "end"),
+    ]
+
+
+def test_a_transition_that_a_strict_rule_leaves_out_casts_doubt_on_its_shot() -> None:
+    finder = ShotFinder(Rule(cut=14.0))
+    for glance in _glances(np.concatenate([_shot(1), _shot(2)])):
+        finder.look_at(glance)
+    (shot,) = finder.shots()
+    assert NO_DOUBT < shot.doubt < 0
+    calm = ShotFinder()
+    for glance in _glances(_shot(1, speed=0)):
+        calm.look_at(glance)
+    (still,) = calm.shots()
+    assert NO_DOUBT <= still.doubt < shot.doubt
 
 
 def test_a_stricter_rule_finds_no_more() -> None:

@@ -5,7 +5,9 @@ difference. Of each frame a few numbers stay, however long the film is.
 """
 
 import dataclasses
+import itertools
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +17,7 @@ from telecine_components.media.glance import Glance
 from telecine_components.media.shots import cuts, mixtures
 from telecine_components.media.shots.plain import PlainRuns, widened
 from telecine_components.media.shots.products import REACH_PAIRS, Products, Sketch, products_of, sketch_of
-from telecine_components.media.shots.shot import Kind, Shot, Transition, shots_between
+from telecine_components.media.shots.shot import NO_DOUBT, Kind, Shot, Transition, shots_between
 
 BLOCK_FRAMES = 1024
 CONTEXT_FRAMES = max(cuts.CONTEXT_FRAMES, mixtures.CONTEXT_FRAMES, REACH_PAIRS)
@@ -36,7 +38,11 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A possible transition over pairs ``first`` to ``last`` of the frames seen, and how far it exceeds the rule."""
+    """A possible transition over pairs ``first`` to ``last`` of the frames seen.
+
+    Attributes:
+        excess: log odds above what the rule asks for; one below 0 only casts doubt on the shot around it.
+    """
 
     excess: float
     first: int
@@ -82,7 +88,14 @@ class ShotFinder:
 
     def shots(self) -> list[Shot]:
         """The shots of all that was seen, in their order."""
-        return shots_between(self.transitions(), self._indices[-1] + 1)
+        shots = shots_between(self.transitions(), self._indices[-1] + 1)
+        spans = sorted(
+            (self._indices[each.first], self._indices[each.last + 1], each.excess) for each in self._candidates
+        )
+        starts = [start for start, _, _ in spans]
+        return [
+            dataclasses.replace(shot, doubt=_doubt(spans[bisect_left(starts, shot.start) :], shot)) for shot in shots
+        ]
 
     def _settle(self, end: int) -> None:
         """Decide the pairs from the first that is undecided up to ``end``, and forget what is not needed any more."""
@@ -98,7 +111,7 @@ class ShotFinder:
 
 
 def candidates(products: Products, span: range, rule: Rule) -> list[Candidate]:
-    """What may be a transition that begins at a frame in ``span``: at each at most one cut and one mixture."""
+    """What may be a transition, or casts doubt, from each frame in ``span`` on: at most one cut and one mixture."""
     found = [
         Candidate(float(excess), first, first, "cut")
         for first, excess in _exceeding(cuts.cut_evidence(products) - rule.cut, span)
@@ -115,10 +128,17 @@ def candidates(products: Products, span: range, rule: Rule) -> list[Candidate]:
     return found + list(best.values())
 
 
+def _doubt(spans: Sequence[tuple[int, int, float]], shot: Shot) -> float:
+    """The largest excess among spans (first frame, last frame, excess), in order, that lie inside a shot."""
+    inside = itertools.takewhile(lambda span: span[0] < shot.end, spans)
+    return max((excess for _, last, excess in inside if last < shot.end), default=NO_DOUBT)
+
+
 def strongest(found: Sequence[Candidate], num_frames: int) -> list[Transition]:
     """Of candidates that overlap the strongest, in the order of the film."""
     taken, kept = np.zeros(num_frames, np.bool_), []
-    for each in sorted(found, key=lambda one: (-one.excess, one.first, one.last)):
+    likely = [each for each in found if each.excess > 0]
+    for each in sorted(likely, key=lambda one: (-one.excess, one.first, one.last)):
         if not taken[each.first : each.last + 1].any():
             taken[each.first : each.last + 1] = True
             kept.append(Transition(each.first, each.last, each.kind))
@@ -127,4 +147,4 @@ def strongest(found: Sequence[Candidate], num_frames: int) -> list[Transition]:
 
 def _exceeding(evidence: npt.NDArray[np.float64], span: range) -> list[tuple[int, float]]:
     part = evidence[span.start : span.stop]
-    return [(int(place) + span.start, float(part[place])) for place in np.flatnonzero(part > 0)]
+    return [(int(place) + span.start, float(part[place])) for place in np.flatnonzero(part > NO_DOUBT)]

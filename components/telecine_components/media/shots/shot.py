@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+NO_DOUBT = -4.0
 Kind = Literal["cut", "dissolve", "fade"]
 
 
@@ -26,12 +27,14 @@ class Shot:
     Attributes:
         begins_with: "start" (of the file), "cut", "dissolve" or "fade".
         ends_with: the same, with "end" for the file's.
+        doubt: log odds of the likeliest transition inside that was not found likely enough; NO_DOUBT is the least.
     """
 
     start: int
     end: int
     begins_with: str
     ends_with: str
+    doubt: float = NO_DOUBT
 
 
 def shots_between(transitions: Sequence[Transition], num_frames: int) -> list[Shot]:
