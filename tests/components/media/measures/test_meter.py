@@ -135,6 +135,14 @@ def test_a_clip_has_the_numbers_of_its_own_frames() -> None:
         assert found == pytest.approx(alone, abs=1e-5)
 
 
+def test_what_is_black_for_a_moment_is_no_bar() -> None:
+    frames = clip(1, num_frames=24, fps=12, width_px=160, height_px=120).frames.copy()
+    frames[10:14] = 0
+    assert film_columns(frames, 12.0)["black_bars"] == 0
+    frames[:, :15], frames[:, -15:] = 0, 0
+    assert film_columns(frames, 12.0)["black_bars"] == pytest.approx(0.25, abs=0.02)
+
+
 def test_a_clip_between_two_looks_has_the_numbers_of_the_nearest() -> None:
     meter = _walk(clip(1, num_frames=24, fps=12, width_px=160, height_px=120).frames, 12.0)
     assert meter.clip(4, 5)["exposure"] == meter.clip(6, 7)["exposure"]

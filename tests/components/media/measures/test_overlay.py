@@ -53,6 +53,17 @@ def test_a_sign_that_passes_by_is_no_overlay(passing: Pixels) -> None:
     assert overlay(np.stack(signs)).text == 0
 
 
+def test_what_is_there_for_half_of_the_time_is_not_steady(passing: Pixels) -> None:
+    blinking = passing.copy()
+    blinking[::2] = _written(passing[::2], "WATCH", (90, 90), 1.0)
+    assert overlay(blinking).text == 0
+
+
+def test_edges_of_a_still_scene_are_none(passing: Pixels) -> None:
+    faint = (90 + 0.55 * (passing.astype(np.float32) - 90)).astype(np.uint8)
+    assert overlay(np.repeat(faint[:1], 8, axis=0)).text == 0
+
+
 def test_a_still_scene_of_soft_edges_has_none_and_a_title_over_it_is_text(passing: Pixels) -> None:
     still = np.repeat(cv2.GaussianBlur(passing[0], (0, 0), 1.5)[None], 8, axis=0)
     assert overlay(still).text == 0

@@ -46,6 +46,12 @@ def test_texture_edges_black_and_white_are_no_noise(blobs: Pixels) -> None:
     assert picture.noise(_grain(np.full((90, 160), 255, np.uint8), 9)) == 0
 
 
+def test_texture_over_half_of_the_picture_is_no_noise(blobs: Pixels) -> None:
+    noisy = _grain(blobs, 3)
+    noisy[:, :320] = np.random.default_rng(2).integers(60, 160, (360, 320))
+    assert picture.noise(noisy) * 255 == pytest.approx(3, rel=0.15)
+
+
 @pytest.mark.parametrize(("side", "offset"), [(4, 0), (8, 0), (8, 5), (16, 3), (45, 0)])
 def test_blocks_are_found_on_any_grid(blobs: Pixels, side: int, offset: int) -> None:
     clean = picture.blockiness(blobs)
