@@ -60,7 +60,7 @@ def test_what_is_there_for_half_of_the_time_is_not_steady(passing: Pixels) -> No
 
 
 def test_edges_of_a_still_scene_are_none(passing: Pixels) -> None:
-    faint = (90 + 0.55 * (passing.astype(np.float32) - 90)).astype(np.uint8)
+    faint = (90 + 0.8 * (passing.astype(np.float32) - 90)).astype(np.uint8)
     assert overlay(np.repeat(faint[:1], 8, axis=0)).text == 0
 
 
