@@ -159,15 +159,25 @@ def test_clips_of_one_shot_are_no_copies_of_each_other() -> None:
     assert marks([first, second | {"shot_id": "elsewhere"}]) != {}
 
 
+def alike(num: int) -> list[dict[str, Any]]:
+    """Clips with random frames that look the same to the descriptor."""
+    rows = blobs(num)
+    return [one | {"descriptor": rows[0]["descriptor"]} for one in rows]
+
+
 def test_frames_that_show_nothing_connect_nothing() -> None:
-    rows = [one | {"fingerprint": BLANK * 8 + one["fingerprint"]} for one in blobs(30)]
-    rows += [one | {"clip_id": f"dark{place}", "fingerprint": BLANK * 8} for place, one in enumerate(blobs(3, seed=1))]
-    assert marks(rows) == {}
+    rows = [one | {"fingerprint": BLANK * 8 + one["fingerprint"]} for one in alike(30)]
+    rows += [
+        one | {"clip_id": f"dark{place}", "fingerprint": BLANK * (9 + place)} for place, one in enumerate(alike(3))
+    ]
+    assert marks(rows, epsilon=0) == {}
 
 
 def test_a_title_that_many_clips_show_connects_none_of_them() -> None:
-    title = np.random.default_rng(5).bytes(8)
-    assert marks([one | {"fingerprint": title + one["fingerprint"]} for one in blobs(250)]) == {}
+    title = np.random.default_rng(5).bytes(8) * 8
+    titled = [one | {"fingerprint": title + one["fingerprint"]} for one in alike(250)]
+    assert marks(titled, epsilon=0) == {}
+    assert len(marks(titled[:10], epsilon=0)) == 9
 
 
 def test_a_copy_needs_half_of_the_shorter_clip_and_not_of_the_longer() -> None:
@@ -178,6 +188,8 @@ def test_a_copy_needs_half_of_the_shorter_clip_and_not_of_the_longer() -> None:
     assert marks([long, other | looks | {"fingerprint": half}], epsilon=0).keys() == {other["clip_id"]}
     assert marks([long, other | looks | {"fingerprint": third}], epsilon=0) == {}
     assert marks([long, other | looks | {"fingerprint": half[:32]}], epsilon=0).keys() == {other["clip_id"]}
+    better = other | looks | {"fingerprint": half[:24], "width_px": 1280}
+    assert marks([long, better], epsilon=0).keys() == {long["clip_id"]}
 
 
 def test_looking_the_same_is_found_across_many_clusters() -> None:
