@@ -180,6 +180,11 @@ def test_a_title_that_many_clips_show_connects_none_of_them() -> None:
     assert len(marks(titled[:10], epsilon=0)) == 9
 
 
+def test_plain_pictures_with_one_hash_and_other_looks_are_no_copies() -> None:
+    first, second = blobs(2)
+    assert marks([first, second | {"fingerprint": first["fingerprint"]}]) == {}
+
+
 def test_a_copy_needs_half_of_the_shorter_clip_and_not_of_the_longer() -> None:
     long, other = blobs(2)
     half = long["fingerprint"][:32] + other["fingerprint"][:32]
