@@ -17,7 +17,7 @@ class Inputs:
         "", help="Folder that backlot.shoot wrote, whose .json files say by what and how much each film was spoilt."
     )
     sharing: float = param(
-        1.0, gt=0, help="How much alike measures count; a high value helps with faults that no rated clip has."
+        0.1, gt=0, help="How much alike measures count; a high value helps with faults that no rated clip has."
     )
     num_folds: int = param(5, ge=2, help="The sources are held out in so many parts, one after the other.")
     seed: int = param(0, ge=0, help="Seed of which source is in which part.")
