@@ -137,7 +137,7 @@ def test_a_row_without_a_measure_is_told(learned: Model) -> None:
 def test_the_builtin_model_needs_only_columns_of_the_manifest() -> None:
     model = from_json(builtin.MODEL, owner="test", known=clips.SCHEMA.names)
     assert model.truth == "planted" and set(model.measures) == {each.measure for each in DIRECTIONS}
-    assert json.loads(builtin.MODEL)["metrics"]["spearman"] > 0.8
+    assert json.loads(builtin.MODEL)["metrics"]["spearman"] > 0.7
 
 
 @pytest.mark.parametrize(
