@@ -72,7 +72,7 @@ def _by_a_model(wanted: list[Row], inputs: Inputs, ctx: Context) -> dict[str, Ro
     def process(source: Source, _: Path) -> dict[str, Any]:
         item, found = seen[source.name]
         shown = [
-            Window(each["duration_s"], [ctx.path(f"{item.path}/{name}").read_bytes() for name in each["pictures"]])
+            Window(each["duration_s"], [ctx.store.read(f"{item.path}/{name}") for name in each["pictures"]])
             for each in found["windows"]
         ]
         return dataclasses.asdict(asker.caption(shown, meter))
