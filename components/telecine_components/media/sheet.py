@@ -11,7 +11,7 @@ Pixels = npt.NDArray[np.uint8]
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 _LABEL_PX, _GAP_PX, _BETWEEN_PX = 16, 2, 14
-_PAPER, _INK = (250, 250, 250), (30, 30, 30)
+PAPER, _INK = (250, 250, 250), (30, 30, 30)
 
 
 def enlarged(frames: Pixels, factor: int) -> Pixels:
@@ -39,7 +39,7 @@ def write_grid(
     rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
     heights = [_LABEL_PX + max(picture.height for _, picture in row) + _GAP_PX for row in rows]
     width = max(picture.width for _, picture in cells)
-    sheet = Image.new("RGB", (width * columns + _BETWEEN_PX * (columns - 1), sum(heights)), _PAPER)
+    sheet = Image.new("RGB", (width * columns + _BETWEEN_PX * (columns - 1), sum(heights)), PAPER)
     for place, (label, picture) in enumerate(cells):
         row, column = divmod(place, columns)
         left, top = column * (width + _BETWEEN_PX), sum(heights[:row])
@@ -50,7 +50,7 @@ def write_grid(
 
 def _label(text: str, width_px: int, font: Font | None) -> Image.Image:
     """A line of text, cut off where the next column begins."""
-    line = Image.new("RGB", (width_px, _LABEL_PX), _PAPER)
+    line = Image.new("RGB", (width_px, _LABEL_PX), PAPER)
     ImageDraw.Draw(line).text((2, 1), text, fill=_INK, font=font)
     return line
 

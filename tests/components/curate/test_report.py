@@ -21,7 +21,7 @@ from telecine_components.curate.filter.funnel import RULES
 from telecine_components.curate.report import facts
 from telecine_components.curate.report.page import Facts, render
 from telecine_components.curate.report.posters import data_uris
-from telecine_components.curate.report.sheets import sheets, spread
+from telecine_components.curate.report.sheets import STRIP_PX, sheets, spread, write_sheet
 from telecine_components.media import clips
 
 Run = Callable[..., Any]
@@ -244,6 +244,13 @@ def test_a_sheet_takes_its_clips_evenly() -> None:
     rows = [clip(place) for place in range(10)]
     assert [row["motion"] for row in spread(rows, 4)] == [0.0, 0.02, 0.05, 0.07]
     assert spread(rows, 50) == rows
+
+
+def test_a_strip_of_one_frame_leaves_its_label_room(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "poster.jpg")
+    write_sheet(tmp_path / "sheet.png", [(clip(0), tmp_path / "poster.jpg")], [], {})
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == STRIP_PX[0]
 
 
 @pytest.fixture

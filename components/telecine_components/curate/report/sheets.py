@@ -11,7 +11,7 @@ from PIL import Image, ImageFont
 from telecine_components.curate.report.facts import Measure, value_of
 from telecine_components.curate.report.figures import words
 from telecine_components.curate.report.posters import read_poster
-from telecine_components.media.sheet import write_grid
+from telecine_components.media.sheet import PAPER, write_grid
 
 Row = Mapping[str, Any]
 
@@ -47,13 +47,16 @@ def write_sheet(
 ) -> None:
     """A strip a clip, and above it where it comes from, which thresholds it breaks, and which clip it copies."""
     cells = [(_label(row, measures, originals), _fitted(read_poster(poster))) for row, poster in clips]
-    write_grid(path, cells, columns=COLUMNS, font=ImageFont.truetype(FONT, 11))
+    write_grid(path, cells, columns=min(COLUMNS, len(cells)), font=ImageFont.truetype(FONT, 11))
 
 
 def _fitted(strip: Image.Image) -> Image.Image:
+    """Left in a cell of full width, because the label above it may need more room than a strip of one frame."""
     scale = min(STRIP_PX[0] / strip.width, STRIP_PX[1] / strip.height)
     size = max(1, round(strip.width * scale)), max(1, round(strip.height * scale))
-    return strip.resize(size, Image.Resampling.LANCZOS)
+    cell = Image.new("RGB", (STRIP_PX[0], size[1]), PAPER)
+    cell.paste(strip.resize(size, Image.Resampling.LANCZOS))
+    return cell
 
 
 def _label(row: Row, measures: Sequence[Measure], originals: Mapping[str, Row]) -> str:
