@@ -23,7 +23,7 @@ CUTS = (40, 84)
 def scene() -> Callable[..., Pixels]:
     """Draw a scene from a seed: coloured blobs that slide by ``step_px`` (each or all) a frame over 96x72 pixels."""
 
-    def draw(seed: int, num_frames: int, step_px: float | Sequence[float] = 1.5) -> Pixels:
+    def draw(seed: int, num_frames: int, step_px: float | Sequence[float] = 1.25) -> Pixels:
         rng = np.random.default_rng(seed)
         places = np.cumsum(np.broadcast_to(np.asarray(step_px), num_frames)).astype(int)
         width = 96 + int(places[-1])
