@@ -24,12 +24,14 @@ import pyarrow.parquet as pq
 
 from intervals import spread
 from rows import Comparison, Trial
+from shot_accuracy import peer_python
 from telecine import settings, tracking
 from telecine_components.media.decode import open_video
 from telecine_components.media.shards import read_member
 
 HERE = Path(__file__).resolve().parent
 CLIPS = HERE.parents[2] / "shared" / "data" / "clips"
+REQUIREMENTS = HERE / "curation_peers.txt"
 TARGETS = {"copy": 2.0, "encode": 1.1}
 MODES = {"copy": "smart", "encode": "encode"}
 MEASURED = ("motion", "freeze", "blur", "noise", "exposure", "black_bars")
@@ -121,7 +123,12 @@ class Bench:
     def script(self, *, threads: int, together: bool = False) -> float:
         """CPU seconds; ``threads`` 0 leaves the choice to the libraries."""
         shutil.rmtree(self.script_out, ignore_errors=True)
-        command = [peer_python(), str(HERE / "curation_script.py"), str(self._folder / "videos"), str(self.script_out)]
+        command = [
+            peer_python(requirements=REQUIREMENTS),
+            str(HERE / "curation_script.py"),
+            str(self._folder / "videos"),
+            str(self.script_out),
+        ]
         command += [self._mode, str(threads), *(["together"] if together else [])]
         return cpu_seconds(command, {}, self._folder / "script.log")
 
@@ -227,11 +234,6 @@ def cpu_seconds(command: Sequence[str], environment: Mapping[str, str], said: Pa
     if code:
         raise RuntimeError(f"{command[1]} ended with {code}: {errors.read_text()[-2000:]}")
     return float(seconds.read_text())
-
-
-def peer_python() -> str:
-    """The interpreter that the script runs in."""
-    return os.environ["TELECINE_BENCH_PEERS"]
 
 
 def decode_seconds(films: Sequence[Film]) -> float:

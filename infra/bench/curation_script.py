@@ -1,4 +1,4 @@
-"""The peer of the curation benches, run by the interpreter of peers.txt: curation as a practitioner scripts it.
+"""The peer of the curation benches, curation as a practitioner scripts it, under the interpreter of curation_peers.txt.
 
 ``curation_script.py FOLDER OUT MODE THREADS [together]`` reads every mp4 of a folder. PySceneDetect's AdaptiveDetector
 finds the scenes; then each metric is one OpenCV pass over the film, vectorised, and on three frames a second where that

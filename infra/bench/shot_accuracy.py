@@ -29,15 +29,15 @@ _TIMEOUT_S = 3600.0
 Found = dict[str, list[int]]
 
 
-def peer_python(folder: Path = CACHE) -> str:
+def peer_python(folder: Path = CACHE, requirements: Path = REQUIREMENTS) -> str:
     """The interpreter of the peers, in an environment that is made on first use."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:8]
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
     home = folder / f"peers-{digest}"
     python = home / "bin" / "python"
     if not (home / "complete").exists():
         base = os.path.realpath(sys.executable)
         subprocess.run([base, "-m", "venv", str(home)], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", str(REQUIREMENTS)]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", str(requirements)]
         subprocess.run(command, check=True, timeout=_TIMEOUT_S)
         (home / "complete").touch()
     return str(python)
