@@ -196,8 +196,14 @@ def scene_of(seed: int, split: int, index: int) -> int:
 def _filmed(defects: Defects, seed: int, split: int, index: int, world: World) -> Film:
     """Shoot, spoil, encode, and measure as curate.split does; every film has a scene of its own."""
     number = scene_of(seed, split, index)
-    size = {"width_px": world.width_px, "height_px": world.height_px}
-    frames = clip(number, num_frames=world.num_frames, fps=world.fps, style=None, **size).frames
+    frames = clip(
+        number,
+        num_frames=world.num_frames,
+        fps=world.fps,
+        width_px=world.width_px,
+        height_px=world.height_px,
+        style=None,
+    ).frames
     for kind, severity in defects:
         frames = spoil(frames, kind, severity, number)
     with tempfile.TemporaryDirectory() as folder:

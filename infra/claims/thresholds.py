@@ -29,7 +29,7 @@ class Thresholds:
 
     def keep(self, rows: Sequence[Mapping[str, Any]]) -> Flags:
         """Which clips are kept."""
-        return (_signed(rows, self.directions) <= self.limits).all(axis=1)
+        return _passes(_signed(rows, self.directions), self.limits)
 
 
 def f1(kept: Flags, good: Flags) -> float:
@@ -63,11 +63,11 @@ def tuned(
 def _ascended(
     values: Floats, good: Flags, grid: Floats, limits: Floats, rng: np.random.Generator
 ) -> tuple[Floats, float]:
-    reached = f1((values <= limits).all(axis=1), good)
+    reached = f1(_passes(values, limits), good)
     for _ in range(_MAX_SWEEPS):
         before = reached
         for place in rng.permutation(len(limits)):
-            others = np.delete(values <= limits, place, axis=1).all(axis=1)
+            others = _passes(np.delete(values, place, axis=1), np.delete(limits, place))
             found = [f1(others & (values[:, place] <= limit), good) for limit in grid[:, place]]
             # The loosest of the best, which rejects least without a reason.
             loosest = len(found) - 1 - int(np.argmax(found[::-1]))
@@ -76,6 +76,11 @@ def _ascended(
         if reached == before:
             break
     return limits, reached
+
+
+def _passes(values: Floats, limits: Floats) -> Flags:
+    passed: Flags = np.all(values <= limits, axis=1)
+    return passed
 
 
 def _signed(rows: Sequence[Mapping[str, Any]], directions: Sequence[Direction]) -> Floats:

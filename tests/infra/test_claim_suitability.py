@@ -1,5 +1,6 @@
 """The study of the suitability score: its thresholds on problems with a known answer, and what its films are."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_no_two_films_share_a_scene() -> None:
 def test_drawn_films_have_mild_defects_in_the_order_in_which_footage_meets_them() -> None:
     import suitability as study
 
-    world = study.dataclasses.replace(study.SHORT, num_frames=4, width_px=32, height_px=32)
+    world = dataclasses.replace(study.SHORT, num_frames=4, width_px=32, height_px=32)
     films = [study._drawn(0, 0, index, world) for index in range(15)]
     assert [len(film.defects) for film in films] == [0, 1, 2, 3, 4] * 3
     for film in films:

@@ -49,7 +49,7 @@ def footage(real_clips: Path) -> dict[str, Pixels]:
         with open_video(real_clips / f"{name}.mp4") as video:
             frames = [frame for _, frame in itertools.islice(video.frames(), 0, 2 * NUM_FRAMES, 2)]
             small = [frame.to_ndarray(format="rgb24", width=320, height=180) for frame in frames]
-            found[name] = np.stack(small)
+            found[name] = np.stack(small).astype(np.uint8)
     return found
 
 
