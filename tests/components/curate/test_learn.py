@@ -79,7 +79,7 @@ def test_a_model_is_learned_from_ratings_and_judged_on_other_sources(
     assert sum(int(each["num_clips"]) for each in bins) == 60
     assert all(abs(float(each["mean_score"]) - float(each["mean_rating"])) < 0.8 for each in bins)
     assert _local(outputs.plot_uri).read_bytes().startswith(b"\x89PNG")
-    judge = {"suitability_uri": outputs.model_uri}
+    judge = {"suitability_uri": outputs.model_uri, "min_suitability": 2.5}
     kept = run_component("curate.filter", clips_uri=_whole(manifest.parent), max_blur=1.0, **judge)
     scores = [row["suitability"] for row in clips.read(_local(kept.clips_uri), owner="test")]
     assert 0 < kept.num_clips == sum(score >= 2.5 for score in scores) < 60

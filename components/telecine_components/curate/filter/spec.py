@@ -21,7 +21,7 @@ class Inputs:
     min_exposure: float = param(0.12, ge=0, le=1, help="Clips of a lower exposure (0 black, 1 white) are too_dark.")
     max_exposure: float = param(0.75, ge=0, le=1, help="Clips of a higher exposure are too_bright.")
     max_clipping: float = param(0.5, ge=0, le=1, help="Clips with more of the picture pure black or white are clipped.")
-    max_blur: float = param(0.5, ge=0, le=1, help="Clips of a higher blur (0 sharp, 1 flat) are too_blurry.")
+    max_blur: float = param(0.55, ge=0, le=1, help="Clips of a higher blur (0 sharp, 1 flat) are too_blurry.")
     max_noise: float = param(0.06, ge=0, le=1, help="Clips of stronger grain (a share of white) are too_noisy.")
     max_blockiness: float = param(0.3, ge=0, le=1, help="Clips with more steps at coding blocks are too_blocky.")
     max_overlay_text: float = param(0.05, ge=0, le=1, help="Clips with more of the picture under text are overlaid.")
@@ -32,7 +32,7 @@ class Inputs:
     min_stability: float = param(0.1, ge=0, le=1, help="Clips of a less steady camera (1 steady, 0 shaken) are shaky.")
     max_flicker: float = param(0.3, ge=0, le=1, help="Clips whose brightness jumps by more are flickering.")
     min_suitability: float = param(
-        2.5, ge=1, le=5, help="Clips of a lower suitability, 1 bad to 5 good, are unsuitable."
+        2.0, ge=1, le=5, help="Clips of a lower suitability, 1 bad to 5 good, are unsuitable."
     )
     suitability_uri: Artifact = param("", help="Model that curate.learn wrote; empty takes the built-in one.")
 
