@@ -71,7 +71,7 @@ class World:
     num_starts: int = 8
 
 
-LAPTOP = World(num_train=170, num_test=120, num_ranked=12, num_clean=4, num_frames=24, width_px=160, height_px=120)
+LAPTOP = World(num_train=170, num_test=300, num_ranked=12, num_clean=4, num_frames=24, width_px=160, height_px=120)
 GPU = dataclasses.replace(LAPTOP, num_train=1000, num_test=1000, num_ranked=50, num_clean=15, num_starts=20)
 SHORT = World(
     num_train=20, num_test=10, num_ranked=1, num_clean=1, num_frames=8, width_px=96, height_px=72, num_starts=2
