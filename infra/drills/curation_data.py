@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from telecine_components.media.encode import write_mp4
 
 NUM_FRAMES, FPS, WIDTH_PX, HEIGHT_PX = 30, 24.0, 96, 72
-NUM_DISCS = 24
+NUM_DISCS, RADIUS_PX, STEP_PX = 12, 7, 2
 BAD_EVERY = 25
 """Each file of that number is cut off in its middle."""
 
+Picture = npt.NDArray[np.float64]
+
 
 def write_films(folder: Path, numbers: range) -> None:
-    """Write ``film_<number>.mp4`` for each number: discs of its own that slide by its own speed."""
+    """Write ``film_<number>.mp4`` for each number: a disc crosses a still picture of its own."""
     folder.mkdir(exist_ok=True)
     for number in numbers:
         write_film(folder, number, seed=number)
@@ -22,15 +25,21 @@ def write_films(folder: Path, numbers: range) -> None:
 def write_film(folder: Path, number: int, *, seed: int) -> None:
     """Write one film; another seed gives another one of the same name."""
     draw = np.random.default_rng(seed)
-    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX]
-    wide = np.full((HEIGHT_PX, WIDTH_PX, 3), draw.uniform(60, 130, 3))
+    still: Picture = np.full((HEIGHT_PX, WIDTH_PX, 3), draw.uniform(60, 160, 3))
     for _ in range(NUM_DISCS):
-        place = draw.uniform(0, 1, 2) * (HEIGHT_PX, WIDTH_PX)
-        inside = np.clip(draw.uniform(4, 9) - np.hypot(y - place[0], x - place[1]), 0, 1)[..., None]
-        wide += inside * (draw.uniform(0, 255, 3) - wide)
-    speed_px = int(draw.integers(1, 4))
-    frames = np.stack([np.roll(wide.astype(np.uint8), speed_px * index, axis=1) for index in range(NUM_FRAMES)])
+        across, down = draw.uniform(0, WIDTH_PX), draw.uniform(0, HEIGHT_PX)
+        still = _with_disc(still, across, down, draw.uniform(4, 12), draw.uniform(0, 255, 3))
+    colour = draw.uniform(0, 255, 3)
+    places = (12 + STEP_PX * index for index in range(NUM_FRAMES))
+    frames = [_with_disc(still, across, HEIGHT_PX / 2, RADIUS_PX, colour) for across in places]
     path = folder / f"film_{number:04d}.mp4"
-    write_mp4(path, frames, FPS)
+    write_mp4(path, np.stack(frames).astype(np.uint8), FPS)
     if number % BAD_EVERY == BAD_EVERY - 1:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _with_disc(picture: Picture, across: float, down: float, radius_px: float, colour: Picture) -> Picture:
+    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX]
+    inside = np.clip(radius_px - np.hypot(y - down, x - across), 0, 1)[..., None]
+    drawn: Picture = picture + inside * (colour - picture)
+    return drawn
