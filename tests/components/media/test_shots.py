@@ -96,6 +96,14 @@ def test_a_whip_pan_is_no_transition() -> None:
     assert _found(np.stack(blurred)) == []
 
 
+def test_a_short_film_that_pans_all_the_time_has_no_transition() -> None:
+    draw = np.random.default_rng(0)
+    plain = np.full((54, 400, 3), 90, np.uint8)
+    for centre in draw.integers(0, 400, 40):
+        cv2.circle(plain, (int(centre), int(draw.integers(54))), 7, draw.integers(0, 255, 3).tolist(), -1)
+    assert _found(np.stack([plain[:, 2 * index : 2 * index + 96] for index in range(40)])) == []
+
+
 @pytest.mark.parametrize("level", [255, 0])
 def test_a_flash_and_a_blackout_of_a_frame_are_no_transition(level: int) -> None:
     film = _shot(8, 60)

@@ -20,6 +20,8 @@ CONTEXT_FRAMES = LENGTHS[-1] + LENGTHS[-1] // 2
 """Frames on either side on which the evidence of a pair may depend."""
 FADE_DIP = 0.45
 """A stretch whose contrast falls below this share of its ends' is a fade, not a dissolve."""
+_LEAST_SUM = 0.2
+"""What shows contrast, but neither end, is no dissolve: a camera swings by."""
 _UNCHANGED = 0.06
 """Share of the way that counts as none, so that a stretch that is too long ends where the transition does."""
 _FADE_UNLIKE = 0.35
@@ -74,8 +76,8 @@ def extent(found: Mixtures, start: int) -> tuple[int, int]:
 
 def plausible(found: Mixtures) -> npt.NDArray[np.bool_]:
     """Which stretches are worth a second look [N]."""
-    seen = (found.unlike > 0.12) & (found.distance > 8) & (found.unexplained < 0.8)
-    seen &= (found.dip > FADE_DIP) | (found.turn > _FADE_UNLIKE)
+    seen = (found.unlike > 0.12) & (found.distance > 8) & (found.unexplained < 0.6)
+    seen &= np.where(found.dip < FADE_DIP, found.turn > _FADE_UNLIKE, found.least_sum > _LEAST_SUM)
     worth: npt.NDArray[np.bool_] = seen & (found.steps.max(axis=0) < 0.75) & (found.detour < 1.5)
     return worth
 
@@ -151,16 +153,19 @@ def mixture_features(products: Products, found: Mixtures, length: int) -> dict[s
 
 
 def _outside(products: Products, length: int, num: int) -> tuple[Floats, Floats]:
-    """Distance before and after each stretch [2, N], and the larger unlikeness, both over half its length."""
+    """Distance before and after each stretch [2, N], and the larger unlikeness, both over half its length.
+
+    Where the film begins or ends too near, the stretch's own first or last half stands in: what moves all the time moves
+    there too, and a transition is half done.
+    """
     half = max(2, length // 2)
-    distance, unlike = products.distance(half), products.unlikeness(half)
-    moved, unlike_moved = np.zeros((2, num)), np.zeros((2, num))
-    for values, kept in ((distance, moved), (unlike, unlike_moved)):
-        before, after = kept[0, half:], kept[1]
-        before[:] = values[: len(before)]
-        later = values[length : length + num]
-        after[: len(later)] = later
-    return moved, unlike_moved.max(axis=0)
+    sides = []
+    for values in (products.distance(half), products.unlikeness(half)):
+        before, after = values[:num].copy(), values[length - half : length - half + num].copy()
+        earlier, later = values[: max(0, num - half)], values[length : length + num]
+        before[half:], after[: len(later)] = earlier, later
+        sides.append(np.stack([before, after]))
+    return sides[0], sides[1].max(axis=0)
 
 
 def _log(values: Floats, floor: float) -> Floats:
