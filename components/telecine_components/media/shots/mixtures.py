@@ -155,8 +155,8 @@ def mixture_features(products: Products, found: Mixtures, length: int) -> dict[s
 def _outside(products: Products, length: int, num: int) -> tuple[Floats, Floats]:
     """Distance before and after each stretch [2, N], and the larger unlikeness, both over half its length.
 
-    Where the film begins or ends too near, the stretch's own first or last half stands in: what moves all the time moves
-    there too, and a transition is half done.
+    Where the film begins or ends too near, the stretch's own first or last half stands in: what moves all the time
+    moves there too, and a transition is half done.
     """
     half = max(2, length // 2)
     sides = []
