@@ -23,7 +23,14 @@ from telecine.storage import Store
 from telecine.work import attempts
 
 RUN = "curation"
-FILTER: dict[str, Any] = {"min_side_px": 32, "min_suitability": 1.0}
+FILTER: dict[str, Any] = {
+    "min_side_px": 32,
+    "max_logo": 1.0,
+    "max_freeze": 1.0,
+    "min_motion": 0.0,
+    "min_suitability": 1.0,
+}
+"""What keeps every film, so that what is made anew can be counted."""
 TIGHTER: dict[str, Any] = {"max_exposure": 0.5}
 ENCODE: dict[str, Any] = {"width_px": 24, "height_px": 16, "num_frames": 4}
 STEPS = {
