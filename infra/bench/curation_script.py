@@ -141,7 +141,7 @@ def curate(path: Path, out: Path, mode: str, *, together: bool) -> list[dict[str
             inside = [value for number, value in series.items() if start <= number < end]
             row[name] = float(np.median(inside)) if inside else 0.0
         row["freeze"] = float(np.mean([value < 0.001 for n, value in values["freeze"].items() if start < n < end]))
-        row["kept"] = (end - start) / fps >= MIN_DURATION_S and 0.12 <= row["brightness"] <= 0.75 and row["noise"] < 0.1
+        row["kept"] = (end - start) / fps >= MIN_DURATION_S and 0.02 <= row["brightness"] <= 0.75 and row["noise"] < 0.1
         rows.append(row)
     kept = [row for row in rows if row["kept"]]
     for number, row in enumerate(kept):
