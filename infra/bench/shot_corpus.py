@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import shot_effects
-from shot_material import FPS, STREAMS, backlot, real, slide
+from shot_material import FPS, STREAMS, backlot, leaves, real, slide
 from telecine_components.media.encode import write_mp4
 
 MANIFEST = Path(__file__).with_name("shot_corpus.json")
@@ -107,14 +107,16 @@ def _joined(frames: list[Pixels], shot: Pixels, join: dict[str, Any]) -> tuple[i
 
 def _shot(part: dict[str, Any], seed: tuple[int, int]) -> Pixels:
     effect, draw = part["effect"], np.random.default_rng(seed)
-    wide = effect in shot_effects.WIDE
+    wide = effect in shot_effects.WIDE | shot_effects.STEADY
     if part["source"] == "backlot":
         frames = backlot(part["seed"], part["frames"], part["look"], wide=wide)
     elif part["source"] == "slides":
         frames = slide(part["seed"], part["number"], part["frames"], wide=wide)
+    elif part["source"] == "leaves":
+        frames = leaves(part["seed"], part["frames"], wide=wide)
     else:
         frames = real(CLIPS, part["source"], part["start"], part["frames"], part["look"], wide=wide)
-    change = (shot_effects.WIDE | shot_effects.PLAIN).get(effect)
+    change = (shot_effects.WIDE | shot_effects.STEADY | shot_effects.PLAIN).get(effect)
     return change(frames, draw) if change else frames
 
 

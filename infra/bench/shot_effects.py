@@ -48,6 +48,24 @@ def pan(wide: Pixels, draw: np.random.Generator) -> Pixels:
     return _seen(wide, 0.25 + 0.5 * share, np.full(len(share), draw.uniform(0.3, 0.7)), np.full(len(share), 0.5))
 
 
+def glide(wide: Pixels, draw: np.random.Generator) -> Pixels:
+    """The camera goes steadily and slowly one way, by up to a third of its view in ten frames, blurred or sharp."""
+    num, scale = len(wide), 0.5
+    away, angle = draw.uniform(0.0015, 0.03) * num * scale, draw.uniform(0, 2 * np.pi)
+    reach = min(away, 0.45) * np.array([np.cos(angle), np.sin(angle)])
+    steps = np.arange(num * BLUR_STEPS) / BLUR_STEPS
+    share = (steps if draw.uniform() < 0.5 else np.floor(steps)) / num - 0.5
+    return _seen(wide, 0.5 + reach[0] * share, 0.5 + reach[1] * share, np.full(len(share), scale))
+
+
+def creep(wide: Pixels, draw: np.random.Generator) -> Pixels:
+    """The lens goes in or out slowly for the whole shot."""
+    share = np.arange(len(wide) * BLUR_STEPS) / BLUR_STEPS / len(wide)
+    share = share if draw.uniform() < 0.5 else 1 - share
+    scale = 0.9 - min(0.6, draw.uniform(0.001, 0.02) * len(wide)) * share
+    return _seen(wide, np.full(len(share), 0.5), np.full(len(share), 0.5), scale)
+
+
 def flash(frames: Pixels, draw: np.random.Generator) -> Pixels:
     """Photographers' flashes: a frame or two lit up, all over or from one side, then dying away."""
     lit = frames.astype(np.float32)
@@ -102,6 +120,8 @@ def crossing(frames: Pixels, draw: np.random.Generator) -> Pixels:
 
 
 WIDE: dict[str, Effect] = {"whip": whip, "shake": shake, "zoom": zoom, "pan": pan}
+STEADY: dict[str, Effect] = {"glide": glide, "creep": creep}
+"""In practice films alone: the corpus was frozen without them."""
 PLAIN: dict[str, Effect] = {
     "flash": flash,
     "strobe": strobe,

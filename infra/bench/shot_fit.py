@@ -1,6 +1,6 @@
 """Fits the weights of the shot detector on the tuning films: ``python infra/bench/shot_fit.py CORPUS``.
 
-As many practice films are drawn from the sources of the tuning films, with another seed.
+Twice as many practice films are drawn from the sources of the tuning films, with other seeds.
 
 Logistic regression, strongly regularised, on what :mod:`telecine_components.media.shots` sees of each pair and each
 stretch. ``--check`` leaves out a fifth of the films at a time and prints how right the detector is on those. Otherwise
@@ -35,6 +35,8 @@ CUT_ODDS, MIXTURE_ODDS = -1.1, -1.0
 """Log odds at which the fitted probabilities count as evidence; chosen by ``--check``."""
 NUM_FOLDS = 5
 NUM_PRACTICE_FILMS, PRACTICE_SEED = 60, 8
+STEADY_SEED, STEADY_EFFECTS = 9, ("glide", "glide", "creep", "whip", "pan", "shake")
+"""As many practice films again of cameras that move for whole shots."""
 TARGET = Path(weights.__file__)
 Floats = npt.NDArray[np.float64]
 
@@ -165,6 +167,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="cross-validate, and write nothing")
     parsed = parser.parse_args()
     practice = [shot_plan.medley("tuning", number, PRACTICE_SEED) for number in range(NUM_PRACTICE_FILMS)]
+    practice += [
+        shot_plan.medley("tuning", number, STEADY_SEED, STEADY_EFFECTS) for number in range(NUM_PRACTICE_FILMS)
+    ]
     films = shot_corpus.build(parsed.corpus, "tuning") + [shot_corpus.medley(film, parsed.corpus) for film in practice]
     seen = [examples_of(film) for film in films]
     if parsed.check:

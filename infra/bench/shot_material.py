@@ -85,6 +85,21 @@ def slide(seed: int, number: int, num_frames: int, *, wide: bool) -> Pixels:
     return np.repeat(picture[None], num_frames, axis=0)
 
 
+def leaves(seed: int, num_frames: int, *, wide: bool) -> Pixels:
+    """A still of discs of all sizes over each other, which has the statistics of photographs (Lee et al. 2001)."""
+    draw, size = np.random.default_rng((seed, 79)), (2 * HEIGHT_PX, 2 * WIDTH_PX, 3)
+    page = np.full(size, draw.integers(30, 220, 3), np.uint8)
+    # Large ones first, so that the picture is covered; then as areas fall with the cube of the radius.
+    radii = [*draw.uniform(25, 110, 150), *(3 / np.sqrt(draw.uniform(0.001, 1, 1200)))]
+    for radius in radii:
+        centre = int(draw.integers(size[1])), int(draw.integers(size[0]))
+        colour = np.clip(draw.normal(draw.choice([60, 128, 190]), 30) + draw.normal(0, 18, 3), 0, 255)
+        cv2.circle(page, centre, round(float(radius)), colour.tolist(), -1, cv2.LINE_AA)
+    soft = np.asarray(cv2.GaussianBlur(page, (0, 0), draw.uniform(0.5, 2.0)), np.uint8)
+    picture = soft if wide else _resized(soft, 1)
+    return np.repeat(picture[None], num_frames, axis=0)
+
+
 def _length(span: tuple[int, int]) -> int:
     return span[1] - span[0]
 

@@ -6,11 +6,12 @@ drawn once, before any detector was tuned, and is not drawn again. Other seeds g
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from shot_effects import PLAIN, WIDE
+from shot_effects import PLAIN, STEADY, WIDE
 from shot_material import SPANS
 
 SOURCES = {"tuning": ("cosmos_30s", "carphone"), "test": ("bikes", "nasa_13013", "bigbuckbunny")}
@@ -18,6 +19,8 @@ FIRST_SEED = {"tuning": 10_000, "test": 20_000}
 MEDLEYS = 60
 FROZEN_SEED = 7
 EFFECT_RATIO = 0.62
+EFFECTS = (*WIDE, *PLAIN, "flash", "whip", "shake")
+STEADY_FRAMES = (40, 100)
 MIN_PURE_FRAMES = 12
 DISSOLVE_FRAMES = (4, 6, 8, 12, 16, 20, 24)
 JOINS = {"cut": 0.44, "similar": 0.10, "dissolve": 0.26, "fade": 0.20}
@@ -75,13 +78,13 @@ def _split(split: str, seed: int, num_films: int) -> list[dict[str, Any]]:
     return natural + [medley(split, number, seed) for number in range(num_films)]
 
 
-def medley(split: str, number: int, seed: int) -> dict[str, Any]:
+def medley(split: str, number: int, seed: int, effects: Sequence[str] = EFFECTS) -> dict[str, Any]:
     """A film of four to six shots: a third of real shots alone, a third of Backlot alone, a third of both."""
     draw = np.random.default_rng((seed, FIRST_SEED[split], number))
     cast = ("real", "backlot", "mixed")[number % 3]
     # The frozen manifest's seed is 7; other seeds film other worlds.
     first_seed = FIRST_SEED[split] + 100 * number + 1_000_000 * (seed - FROZEN_SEED)
-    parts = [_part(draw, split, cast, first_seed)]
+    parts = [_part(draw, split, cast, first_seed, effects)]
     joins: list[dict[str, Any]] = []
     for place in range(1, int(draw.integers(4, 7))):
         join = str(draw.choice(list(JOINS), p=list(JOINS.values())))
@@ -89,7 +92,7 @@ def medley(split: str, number: int, seed: int) -> dict[str, Any]:
             parts.append(_similar(parts[-1], draw))
             joins.append({"kind": "cut", "similar": True})
             continue
-        parts.append(_other(draw, split, cast, first_seed + 10 * place, parts[-1]))
+        parts.append(_other(draw, split, cast, first_seed + 10 * place, effects, parts[-1]))
         joins.append(_fitting(_join(draw, join), parts, joins))
     return {
         "name": f"{split}-{number:02d}-{cast}" + ("" if seed == FROZEN_SEED else f"-{seed}"),
@@ -145,12 +148,14 @@ def _grow(part: dict[str, Any], frames: int) -> None:
     part["start"] = min(part["start"], span[1] - part["frames"])
 
 
-def _part(draw: np.random.Generator, split: str, cast: str, seed: int) -> dict[str, Any]:
+def _part(draw: np.random.Generator, split: str, cast: str, seed: int, effects: Sequence[str]) -> dict[str, Any]:
     effect = "none"
     if draw.uniform() < EFFECT_RATIO:
-        effect = str(draw.choice([*WIDE, *PLAIN, "flash", "whip", "shake"]))
-    frames = int(draw.integers(22, 52))
+        effect = str(draw.choice(effects))
+    frames = int(draw.integers(*(STEADY_FRAMES if effect in STEADY else (22, 52))))
     part: dict[str, Any] = {"effect": effect, "frames": frames, "look": int(draw.choice([0, 0, 1, 2]))}
+    if effect in STEADY and draw.uniform() < 0.5:
+        return part | {"source": "leaves", "seed": seed + int(draw.integers(10)), "look": 0}
     if cast == "real" or (cast == "mixed" and draw.uniform() < 0.4):
         source = str(draw.choice(SOURCES[split]))
         spans = [span for span in SPANS[source] if span[1] - span[0] >= 24]
@@ -162,10 +167,12 @@ def _part(draw: np.random.Generator, split: str, cast: str, seed: int) -> dict[s
     return part | {"source": "backlot", "seed": seed + int(draw.integers(10)), "look": 0}
 
 
-def _other(draw: np.random.Generator, split: str, cast: str, seed: int, before: dict[str, Any]) -> dict[str, Any]:
+def _other(
+    draw: np.random.Generator, split: str, cast: str, seed: int, effects: Sequence[str], before: dict[str, Any]
+) -> dict[str, Any]:
     """A part that does not go on where the one before ended: another place, or another shot of the same clip."""
     while True:
-        part = _part(draw, split, cast, seed)
+        part = _part(draw, split, cast, seed, effects)
         near = part["source"] == before["source"] and abs(part.get("start", -1000) - before.get("start", 1000)) < 130
         if not near or _shot(part) != _shot(before) or part["look"] != before["look"]:
             return part
@@ -174,9 +181,11 @@ def _other(draw: np.random.Generator, split: str, cast: str, seed: int, before: 
 def _similar(before: dict[str, Any], draw: np.random.Generator) -> dict[str, Any]:
     """The same place seen by another camera: closer, from the side, or mirrored; of slides, the next one."""
     part = before | {"look": (before["look"] + int(draw.integers(1, 3))) % 3}
+    if before["source"] == "leaves":
+        part["look"] = 0
     if before["source"] == "slides":
         part["number"] = before["number"] + 1
-    elif part["effect"] in WIDE:
+    elif part["effect"] in WIDE | STEADY:
         part["effect"] = "none"
     return part
 

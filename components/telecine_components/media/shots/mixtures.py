@@ -22,6 +22,8 @@ FADE_DIP = 0.45
 """A stretch whose contrast falls below this share of its ends' is a fade, not a dissolve."""
 _LEAST_SUM = 0.2
 """What shows contrast, but neither end, is no dissolve: a camera swings by."""
+_STILL_POWER = 1.0
+"""Added to the change, a square in grey levels, before it divides: noise is no motion."""
 _UNCHANGED = 0.06
 """Share of the way that counts as none, so that a stretch that is too long ends where the transition does."""
 _FADE_UNLIKE = 0.35
@@ -125,6 +127,7 @@ def mixture_features(products: Products, found: Mixtures, length: int) -> dict[s
     calm, busy = (np.sort(moved / (found.distance + 1), axis=0)[row] for row in (0, 1))
     steepest, busy_log = _log(length * found.steps.max(axis=0), 0.1), _log(busy, 0.05)
     unexplained = _log(found.unexplained, 0.02)
+    moving = _log(_over(products.unmoved, length) / (_over(products.change, length) + _STILL_POWER), 0.05)
     return {
         "unlike": _log(found.unlike, 0.05),
         "distance": np.log(found.distance + 1),
@@ -148,8 +151,19 @@ def mixture_features(products: Products, found: Mixtures, length: int) -> dict[s
         "busy_side": busy_log,
         "busy_side_much": np.maximum(0, busy_log + 0.7),
         "busy_and_long": busy_log * np.log(length),
+        # How little of what changes is the picture moving as a whole.
+        "unmoved": moving,
+        "unmoved_little": np.maximum(0, -1.0 - moving),
+        "unmoved_and_long": moving * np.log(length),
         "unlike_outside": _log(unlike_moved / (found.unlike + 0.02), 0.05),
     }
+
+
+def _over(values: Floats, length: int) -> Floats:
+    """Sum of a pair's values over each stretch [F - length]."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    sums: Floats = total[length:] - total[:-length]
+    return sums
 
 
 def _outside(products: Products, length: int, num: int) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine_components.media.glance import CHROMA_HEIGHT_PX, CHROMA_WIDTH_PX, HEIGHT_PX, WIDTH_PX, Glance
+from telecine_components.media.shots.flow import change_powers
 
 REACH_PAIRS = 33
 """How far apart two frames may be."""
@@ -65,11 +66,14 @@ class Products:
         whole: [REACH_PAIRS + 1, F], per cell, of luma and chroma; whole[k, i] is of frames i and i + k.
         varied: the same without the mean of luma: what is seen, whatever the brightness.
         brightness: mean luma [F].
+        change, unmoved: of each pair [F - 1], see :func:`.flow.change_powers`.
     """
 
     whole: Floats
     varied: Floats
     brightness: Floats
+    change: Floats
+    unmoved: Floats
 
     def __len__(self) -> int:
         return len(self.brightness)
@@ -101,7 +105,9 @@ def products_of(sketches: Sketch) -> Products:
     sums = np.concatenate([vectors[:, :_LUMA_CELLS].sum(axis=1), np.zeros(REACH_PAIRS)])
     later = np.lib.stride_tricks.sliding_window_view(sums, num)
     varied = (band - sums[:num] * later / _LUMA_CELLS) / _LUMA_CELLS
-    return Products(band / _LUMA_CELLS, varied, sums[:num] / _LUMA_CELLS)
+    lumas = sketches[:, :_LUMA_CELLS].reshape(num, HEIGHT_PX // _SHRINK, WIDTH_PX // _SHRINK)
+    change, unmoved = change_powers(lumas)
+    return Products(band / _LUMA_CELLS, varied, sums[:num] / _LUMA_CELLS, change, unmoved)
 
 
 def lasting_change(products: Products) -> tuple[Floats, Floats]:
