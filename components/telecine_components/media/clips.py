@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("codec", pa.string()),
         pa.field("bits_per_pixel", pa.float64()),  # coded bits of the stream per pixel shown
         # What the one pass measured; curate.split's page in docs says how.
+        pa.field("cut_doubt", pa.float64()),  # log odds of the likeliest transition inside that was not found
         pa.field("motion", pa.float64()),  # frame sizes per second
         pa.field("stability", pa.float64()),  # 1 steady camera .. 0 shaken
         pa.field("freeze", pa.float64()),  # share of the time in which nothing changes

@@ -87,7 +87,7 @@ def test_a_model_is_learned_from_ratings_and_judged_on_other_sources(
 
 def _whole(folder: Path) -> Path:
     """The same clips with what else curate.filter reads."""
-    facts = {"fps": 24.0, "width_px": 320, "height_px": 180, "bits_per_pixel": 0.1}
+    facts = {"fps": 24.0, "width_px": 320, "height_px": 180, "bits_per_pixel": 0.1, "cut_doubt": -4.0}
     faultless = ("freeze", "flicker", "noise", "blockiness", "clipping", "black_bars", "overlay_text", "logo")
     clips.write(folder / "whole.parquet", [row | facts | dict.fromkeys(faultless, 0.0) for row in _rows()])
     return folder / "whole.parquet"

@@ -17,6 +17,7 @@ from telecine_components.curate.suitability.model import from_json
 from telecine_components.media import clips
 from telecine_components.media.decode import open_video
 from telecine_components.media.encode import write_mp4
+from telecine_components.media.shots.shot import NO_DOUBT
 from telecine_models.backlot import clip
 from telecine_models.backlot.defects import GRADED_DEFECTS, spoil
 
@@ -35,7 +36,8 @@ def measured(tmp_path: Path) -> Measured:
         write_mp4(tmp_path / "film.mp4", frames, FPS)
         found = analyse(tmp_path / "film.mp4", detector="telecine")
         facts = {name: getattr(found, name) for name in ("fps", "width_px", "height_px", "bits_per_pixel")}
-        row = facts | {"start_s": 0.0, "end_s": float(found.edges_s[-1])} | found.meter.clip(0, len(frames))
+        facts |= {"start_s": 0.0, "end_s": float(found.edges_s[-1]), "cut_doubt": NO_DOUBT}
+        row = facts | found.meter.clip(0, len(frames))
         return row | {"clip_id": "0", "source": "film.mp4", "suitability": model.score(row)}
 
     return measure

@@ -144,23 +144,24 @@ def test_frames_that_were_not_looked_at_count() -> None:
     for glance in _glances(np.concatenate([_shot(1), _shot(2)])):
         if glance.index < 10 or glance.index > 20 or glance.index % 2 == 0:
             finder.look_at(glance)
-    assert [dataclasses.replace(shot, doubt=NO_DOUBT) for shot in finder.shots()] == [
+    assert [dataclasses.replace(shot, doubts=()) for shot in finder.shots()] == [
         Shot(0, 30, "start", "cut"),
         Shot(30, 60, "cut", "end"),
     ]
 
 
 def test_a_transition_that_a_strict_rule_leaves_out_casts_doubt_on_its_shot() -> None:
-    finder = ShotFinder(Rule(cut=14.0))
+    finder = ShotFinder(Rule(cut=11.0))
     for glance in _glances(np.concatenate([_shot(1), _shot(2)])):
         finder.look_at(glance)
     (shot,) = finder.shots()
-    assert NO_DOUBT < shot.doubt < 0
+    assert NO_DOUBT < shot.doubt_within(0, 60) < 0
+    assert shot.doubt_within(30, 60) < shot.doubt_within(0, 60), "what is doubtful lies before"
     calm = ShotFinder()
     for glance in _glances(_shot(1, speed=0)):
         calm.look_at(glance)
     (still,) = calm.shots()
-    assert NO_DOUBT <= still.doubt < shot.doubt
+    assert NO_DOUBT <= still.doubt_within(0, 30) < shot.doubt_within(0, 60)
 
 
 def test_a_stricter_rule_finds_no_more() -> None:

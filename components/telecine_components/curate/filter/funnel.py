@@ -53,6 +53,7 @@ RULES: dict[str, Rule] = {
     "too_narrow": Rule("max_aspect", _SIDES, lambda width, height: max(width, height) / min(width, height)),
     "too_jerky": _of("min_fps"),
     "too_compressed": _of("min_bits_per_pixel"),
+    "maybe_cut": _of("max_cut_doubt"),
     "black_bars": _of("max_black_bars"),
     "too_dark": _of("min_exposure"),
     "too_bright": _of("max_exposure"),

@@ -17,6 +17,9 @@ class Inputs:
     max_aspect: float = param(3.0, ge=1, help="Clips whose longer side is more times the shorter are too_narrow.")
     min_fps: float = param(6.0, ge=0, help="Clips of fewer frames per second are too_jerky.")
     min_bits_per_pixel: float = param(0.002, ge=0, help="Clips coded with fewer bits per pixel are too_compressed.")
+    max_cut_doubt: float = param(
+        -2.0, help="Clips with higher log odds of a transition inside that was not found (-4 none) are maybe_cut."
+    )
     max_black_bars: float = param(0.3, ge=0, le=1, help="Clips with more of the picture in black bars have black_bars.")
     min_exposure: float = param(0.12, ge=0, le=1, help="Clips of a lower exposure (0 black, 1 white) are too_dark.")
     max_exposure: float = param(0.75, ge=0, le=1, help="Clips of a higher exposure are too_bright.")

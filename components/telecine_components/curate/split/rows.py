@@ -28,6 +28,7 @@ def clip_rows(found: Analysis, sidecar: Sidecar, source_digest: str, inputs: Inp
                 "shot_start_frame": shot.start,
                 "begins_with": begins,
                 "ends_with": ends_with,
+                "cut_doubt": round(shot.doubt_within(*span), 3),
             }
             for span, begins, ends_with in borders
         ]

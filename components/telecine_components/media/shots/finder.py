@@ -5,10 +5,9 @@ difference. Of each frame a few numbers stay, however long the film is.
 """
 
 import dataclasses
-import itertools
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from telecine_components.media.glance import Glance
 from telecine_components.media.shots import cuts, mixtures
 from telecine_components.media.shots.plain import PlainRuns, widened
 from telecine_components.media.shots.products import REACH_PAIRS, Products, Sketch, products_of, sketch_of
-from telecine_components.media.shots.shot import NO_DOUBT, Kind, Shot, Transition, shots_between
+from telecine_components.media.shots.shot import NO_DOUBT, Doubt, Kind, Shot, Transition, shots_between
 
 BLOCK_FRAMES = 1024
 CONTEXT_FRAMES = max(cuts.CONTEXT_FRAMES, mixtures.CONTEXT_FRAMES, REACH_PAIRS)
@@ -89,13 +88,11 @@ class ShotFinder:
     def shots(self) -> list[Shot]:
         """The shots of all that was seen, in their order."""
         shots = shots_between(self.transitions(), self._indices[-1] + 1)
-        spans = sorted(
-            (self._indices[each.first], self._indices[each.last + 1], each.excess) for each in self._candidates
+        doubts = sorted(
+            Doubt(self._indices[each.first], self._indices[each.last + 1], each.excess) for each in self._candidates
         )
-        starts = [start for start, _, _ in spans]
-        return [
-            dataclasses.replace(shot, doubt=_doubt(spans[bisect_left(starts, shot.start) :], shot)) for shot in shots
-        ]
+        starts = [doubt.first for doubt in doubts]
+        return [dataclasses.replace(shot, doubts=tuple(_inside(doubts, starts, shot))) for shot in shots]
 
     def _settle(self, end: int) -> None:
         """Decide the pairs from the first that is undecided up to ``end``, and forget what is not needed any more."""
@@ -128,10 +125,10 @@ def candidates(products: Products, span: range, rule: Rule) -> list[Candidate]:
     return found + list(best.values())
 
 
-def _doubt(spans: Sequence[tuple[int, int, float]], shot: Shot) -> float:
-    """The largest excess among spans (first frame, last frame, excess), in order, that lie inside a shot."""
-    inside = itertools.takewhile(lambda span: span[0] < shot.end, spans)
-    return max((excess for _, last, excess in inside if last < shot.end), default=NO_DOUBT)
+def _inside(doubts: Sequence[Doubt], starts: Sequence[int], shot: Shot) -> Iterator[Doubt]:
+    """Those of the doubts, which are in the order of their starts, that lie inside a shot."""
+    among = doubts[bisect_left(starts, shot.start) : bisect_left(starts, shot.end)]
+    return (doubt for doubt in among if doubt.last < shot.end)
 
 
 def strongest(found: Sequence[Candidate], num_frames: int) -> list[Transition]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 NO_DOUBT = -4.0
 Kind = Literal["cut", "dissolve", "fade"]
@@ -20,6 +20,14 @@ class Transition:
     kind: Kind
 
 
+class Doubt(NamedTuple):
+    """What may be a transition, but was not found likely enough: its first and last frame, and its log odds."""
+
+    first: int
+    last: int
+    log_odds: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Shot:
     """A shot in frames shown, ``end`` exclusive; frames inside a dissolve or fade belong to no shot.
@@ -27,14 +35,19 @@ class Shot:
     Attributes:
         begins_with: "start" (of the file), "cut", "dissolve" or "fade".
         ends_with: the same, with "end" for the file's.
-        doubt: log odds of the likeliest transition inside that was not found likely enough; NO_DOUBT is the least.
+        doubts: what may end it nevertheless.
     """
 
     start: int
     end: int
     begins_with: str
     ends_with: str
-    doubt: float = NO_DOUBT
+    doubts: tuple[Doubt, ...] = ()
+
+    def doubt_within(self, start: int, end: int) -> float:
+        """Log odds of the likeliest transition inside a span of the shot, ``end`` exclusive; NO_DOUBT is the least."""
+        inside = (each.log_odds for each in self.doubts if start <= each.first and each.last < end)
+        return max(inside, default=NO_DOUBT)
 
 
 def shots_between(transitions: Sequence[Transition], num_frames: int) -> list[Shot]:
