@@ -104,6 +104,18 @@ def test_a_short_film_that_pans_all_the_time_has_no_transition() -> None:
     assert _found(np.stack([plain[:, 2 * index : 2 * index + 96] for index in range(40)])) == []
 
 
+@pytest.mark.parametrize("speed_px", [0.5, 0.9, 1.25])
+def test_a_steady_pan_over_a_photograph_has_no_transition(speed_px: float) -> None:
+    # Large things are stronger than small ones, as in photographs: what lies between is nearly a mixture of the ends.
+    draw, still = np.random.default_rng(5), np.full((54, 300, 3), 128, np.float32)
+    for cells in (1, 2, 4, 8, 16):
+        coarse = draw.normal(0, 55 / cells**0.7, (cells + 1, cells * 300 // 54 + 1, 1)).astype(np.float32)
+        still += cv2.resize(np.repeat(coarse, 3, axis=2), (300, 54), interpolation=cv2.INTER_CUBIC)
+    picture = np.clip(still, 0, 255).astype(np.uint8)
+    frames = [cv2.getRectSubPix(picture, (96, 54), (47.5 + speed_px * index, 26.5)) for index in range(90)]
+    assert _found(np.stack(frames)) == []
+
+
 @pytest.mark.parametrize("level", [255, 0])
 def test_a_flash_and_a_blackout_of_a_frame_are_no_transition(level: int) -> None:
     film = _shot(8, 60)
