@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "infra" / "images"
 BUILD = [sys.executable, str(FOLDER / "images.py")]
 BUILT = ("monitor", "curate")
-LIMITS_MIB = {"monitor": 320, "curate": 900}
+LIMITS_MIB = {"monitor": 320, "curate": 1250}
 """Measured in docs/images.md; what makes an image larger than this is to be seen, and explained there."""
 GRACE_S = 600
 DIGESTS = """

@@ -49,7 +49,7 @@ ASKED = {
     "explain": ["explain", "demo"],
     "logs": ["logs", "demo", "curate.encode"],
     "lineage": ["lineage", "telecine-flywheel@candidate"],
-    "lineage-forward": ["lineage", "film_0001.mp4"],
+    "lineage-forward": ["lineage", "film_0002.mp4"],
     "gc": ["gc", "--dry-run"],
     "gpu": ["gpu"],
     "doctor": ["doctor"],
