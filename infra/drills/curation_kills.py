@@ -40,7 +40,7 @@ STEPS = {
 WITHOUT_ITEMS = "curate.filter"
 NUM_FILES, NUM_ADDED = {"short": 10, "full": 200}, 5
 KILLS: dict[str, dict[str, int]] = {
-    "short": {"curate.split": 1, "curate.encode": 1},
+    "short": {"curate.split": 2, "curate.encode": 2},
     "full": {"curate.split": 9, "curate.filter": 2, "curate.cut": 6, "curate.encode": 6},
 }
 """How often each step is killed; one that ends before its moment has come goes without."""
