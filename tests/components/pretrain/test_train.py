@@ -153,6 +153,20 @@ def shrunk(dataset: Path, keep: str) -> None:
     pq.write_table(type(table).from_pylist(rows, schema=table.schema), dataset / "index.parquet")
 
 
+def test_a_batch_that_nobody_chose_is_no_larger_than_the_data(
+    run_component: Callable[..., Any],
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    tiny_training: dict[str, Any],
+) -> None:
+    chosen = {name: value for name, value in tiny_training.items() if name != "batch_size"} | {"num_steps": 4}
+    dataset = make_dataset(deployment)
+    left, given = (
+        run_component("pretrain.train", dataset_uri=dataset, **chosen, **batch) for batch in ({}, {"batch_size": 12})
+    )
+    assert digests_of(left.model_uri) == digests_of(given.model_uri)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

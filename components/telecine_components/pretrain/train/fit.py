@@ -21,6 +21,7 @@ from telecine_components.training.losses import FlowMatching
 from telecine_components.training.ranks import Ranks, together
 from telecine_components.training.watchdog import Watchdog
 
+DEFAULT_BATCH_SIZE = 16
 FOLLOWERS_WAIT_S, FOLLOWERS_STEP_RATIO = 60.0, 6.0
 """Beyond the seconds, and the median steps, after which rank 0 tells a hang."""
 MEASURED_BEFORE, MEASURED_AFTER = "measured-before", "measured-after"
@@ -93,9 +94,18 @@ def follow(ranks: Ranks, job: Job) -> None:
 
 def follow_node(inputs: Inputs, follower: Follower) -> None:
     """Be the first rank of a node that does not lead, with others beside it."""
-    job = job_of(inputs, Folders.fetch(inputs, follower.fetch), follower.path)
+    folders = Folders.fetch(inputs, follower.fetch)
+    job = job_of(with_batch_size(inputs, folders), folders, follower.path)
     with together(inputs.num_processes, follow, job) as ranks:
         follow(ranks, job)
+
+
+def with_batch_size(inputs: Inputs, folders: Folders) -> Inputs:
+    """The inputs with the batch that 0 stands for: DEFAULT_BATCH_SIZE, or all training samples if they are fewer."""
+    if inputs.batch_size:
+        return inputs
+    num_train = sum(sample.split == "train" for sample in read_index(Path(folders.dataset) / "index.parquet"))
+    return dataclasses.replace(inputs, batch_size=max(1, min(DEFAULT_BATCH_SIZE, num_train)))
 
 
 def job_of(inputs: Inputs, folders: Folders, locate: Callable[[str], Path]) -> Job:

@@ -17,7 +17,16 @@ from telecine.nodes import Nodes
 from telecine_components.pretrain.train import abilities, heldout, looks, model
 from telecine_components.pretrain.train.curves import plot_losses
 from telecine_components.pretrain.train.data import Splits, open_splits
-from telecine_components.pretrain.train.fit import MEASURED_AFTER, MEASURED_BEFORE, Job, config_of, fit, follow, job_of
+from telecine_components.pretrain.train.fit import (
+    MEASURED_AFTER,
+    MEASURED_BEFORE,
+    Job,
+    config_of,
+    fit,
+    follow,
+    job_of,
+    with_batch_size,
+)
 from telecine_components.pretrain.train.looks import Films
 from telecine_components.pretrain.train.model import Folders, Subject
 from telecine_components.pretrain.train.spec import Inputs, Outputs
@@ -54,6 +63,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     ledger = open_ledger(ctx)
     with ledger.spend("init"):
         folders = Folders.fetch(inputs, ctx.fetch)
+        inputs = with_batch_size(inputs, folders)
         splits = open_checked(inputs, folders, ctx)
         if splits.left_out:
             log.warning("event=held_out_left_out samples=%s reason='not finite'", ",".join(splits.left_out))

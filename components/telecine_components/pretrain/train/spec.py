@@ -41,7 +41,11 @@ class Inputs:
     )
     merge_lora: bool = param(False, help="Publish weights that have the LoRA in them, not the LoRA beside model_uri's.")
     num_steps: int = param(800, ge=1, help="Optimiser steps.")
-    batch_size: int = param(16, ge=1, help="Samples per step, on all ranks together; a mean where shapes differ.")
+    batch_size: int = param(
+        0,
+        ge=0,
+        help="Samples per step, on all ranks together, a mean where shapes differ; 0: 16, or all if they are fewer.",
+    )
     learning_rate: float = param(4e-3, gt=0, help="Learning rate after the warm-up (AdamW).")
     warmup_steps: int = param(20, ge=0, help="Steps over which the learning rate rises linearly.")
     schedule: str = param("constant", choices=("constant", "wsd", "cosine"), help="Learning rate after the warm-up.")
