@@ -179,6 +179,15 @@ def test_no_bar_of_a_histogram_holds_clips_of_both_sides_of_a_threshold(limits: 
         assert blur.kept[blur.edges[:-1] < limit - 1e-9].sum() == sum(row["blur"] < limit for row in rows)
 
 
+def test_a_measure_that_goes_below_zero_has_an_axis_that_does_so_too() -> None:
+    rows = [clip(place, cut_doubt=doubt) for place, doubt in enumerate([-4.0] * 50 + [-3.0] * 9 + [-1.0])]
+    page = page_of(rows)
+    scales = {scale["name"]: scale for scale in Parts(page).data["measures"]}
+    assert -4.5 < scales["cut_doubt"]["bottom"] <= -4.0 and scales["duration_s"]["bottom"] == 0
+    (axis,) = re.findall(r'<b>cut doubt</b>.*?<div class="axis quiet"><span>(.*?)</span>', page)
+    assert float(axis) == pytest.approx(scales["cut_doubt"]["bottom"], abs=0.01)
+
+
 def test_names_captions_and_reasons_cannot_write_into_the_page() -> None:
     rows = [
         clip(place, source=name, caption=name, captions={"dense": name}, reason=name, licence=name)

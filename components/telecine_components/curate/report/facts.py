@@ -94,6 +94,12 @@ class Measure:
     median: float
     median_kept: float | None
 
+    @property
+    def bottom(self) -> float:
+        """Where its axis begins: at 0, unless clips lie below it."""
+        below = (self.kept + self.rejected)[self.edges[1:] <= 0]
+        return float(self.edges[0]) if below.any() else max(float(self.edges[0]), 0.0)
+
     def breaks(self, value: float | None) -> bool:
         """Whether a value lies outside the thresholds."""
         if value is None:

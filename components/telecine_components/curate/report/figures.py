@@ -71,7 +71,7 @@ def _panel(measure: Measure) -> str:
     kept = [_BASE * count / most for count in measure.kept.tolist()]
     both = [_BASE * count / most for count in (measure.kept + measure.rejected).tolist()]
     marks = "".join(_mark(measure, limit) for limit in (measure.low, measure.high) if limit is not None)
-    ends = (_short(max(measure.edges[0], 0)), f"median {_short(measure.median)}", _short(measure.edges[-1]))
+    ends = (_short(measure.bottom), f"median {_short(measure.median)}", _short(measure.edges[-1]))
     axis = "".join(f"<span>{text}</span>" for text in ends)
     return (
         f'<figure><figcaption><b>{escape(words(measure.name))}</b> <span class="quiet">{limits_of(measure)}</span>'
@@ -84,7 +84,7 @@ def _panel(measure: Measure) -> str:
 
 def _short(value: float) -> str:
     """A number in at most six characters, which is what the narrow axis has room for."""
-    return f"{value:.3g}" if value >= 0.1 else f"{value:.4f}".rstrip("0").rstrip(".")
+    return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def limits_of(measure: Measure) -> str:

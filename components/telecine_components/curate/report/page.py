@@ -161,7 +161,7 @@ def _data(facts: Facts, groups: dict[str, int]) -> str:
         ],
         "posters": facts.posters,
         "stages": [{"name": n, "version": v, "settings": s} for n, v, s in made_by],
-        "measures": [{"name": m.name, "low": m.low, "high": m.high, "top": float(m.edges[-1])} for m in facts.measures],
+        "measures": [_scale(measure) for measure in facts.measures],
     }
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
@@ -175,6 +175,12 @@ def _cells(
     values = [] if is_bad else [_short(value_of(row, measure.name)) for measure in facts.measures]
     group = None if kind is None else groups[f"bad:{kind}" if is_bad else kind]
     return [*(row[name] for name in COLUMNS), group, made_by, values]
+
+
+def _scale(measure: Measure) -> dict[str, Any]:
+    """From where to where a clip's bar may reach; it begins at 0 wherever it can."""
+    bottom, top = min(measure.bottom, 0.0), float(measure.edges[-1])
+    return {"name": measure.name, "low": measure.low, "high": measure.high, "bottom": bottom, "top": top}
 
 
 def _short(value: float | None) -> float | None:

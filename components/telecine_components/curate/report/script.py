@@ -157,7 +157,8 @@ function short(value) {
 }
 
 function share(value, measure) {
-  return `${(100 * Math.min(Math.max(value / measure.top, 0), 1)).toFixed(1)}%`;
+  const reached = (value - measure.bottom) / (measure.top - measure.bottom);
+  return `${(100 * Math.min(Math.max(reached, 0), 1)).toFixed(1)}%`;
 }
 
 function details(clip) {
