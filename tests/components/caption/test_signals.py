@@ -83,6 +83,17 @@ def test_what_moves_by_itself_is_told_with_colour_place_and_way(film: Film) -> N
     assert "at the lower left" in parts["main_object"] or "at the bottom" in parts["main_object"]
 
 
+def test_the_colour_of_what_moves_is_looked_up_where_it_was_though_it_was_dark_before(film: Film) -> None:
+    frames = np.stack(list(film(16)))
+    for index, frame in enumerate(frames):
+        left = 10 + 7 * index
+        frame[70:100, left : left + 30] = (220, 30, 30)
+        frame[78:92, left + 8 : left + 22] = (250, 80, 80)
+    frames[:6] = 0
+    main_object = described(list(frames), CLIP)["main_object"]
+    assert main_object is not None and " red " in main_object
+
+
 def test_nothing_is_claimed_that_was_not_measured(film: Film) -> None:
     still = described(list(film(16)), CLIP)
     assert (still["action"], still["main_object"]) == ("Nothing moves.", None)

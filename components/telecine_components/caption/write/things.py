@@ -29,7 +29,7 @@ class Things:
         place: (column, row) of their middle in shares of the picture.
         move: how far they go in a step, (columns, rows) in shares; near zero where they go different ways.
         coherent: whether they go the same way.
-        spots: cells (row, column) in which they were, for each step.
+        spots: cells (row, column) in which they were, for each step; none where no background was seen.
     """
 
     num: int
@@ -42,9 +42,10 @@ class Things:
 
 def things_of(steps: Sequence[Step | None]) -> Things | None:
     """What moves by itself in most steps; None where nothing does, or no background is known to move against."""
-    found = [_groups(step) for step in steps if step is not None]
-    busy = [groups for groups in found if groups.num]
-    if not busy or len(busy) < MIN_STEPS_RATIO * len(found):
+    found = [None if step is None else _groups(step) for step in steps]
+    known = [groups for groups in found if groups is not None]
+    busy = [groups for groups in known if groups.num]
+    if not busy or len(busy) < MIN_STEPS_RATIO * len(known):
         return None
     moves = np.concatenate([groups.moves for groups in busy])
     mean, speed = moves.mean(axis=0), float(np.hypot(*moves.T).mean())
@@ -55,7 +56,7 @@ def things_of(steps: Sequence[Step | None]) -> Things | None:
         place=(float(place[0]), float(place[1])),
         move=(float(mean[0]), float(mean[1])),
         coherent=float(np.hypot(*mean)) > COHERENCE * speed,
-        spots=tuple(groups.cells for groups in found),
+        spots=tuple(np.zeros((GRID, GRID), np.bool_) if groups is None else groups.cells for groups in found),
     )
 
 
