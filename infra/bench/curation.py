@@ -116,7 +116,7 @@ class Bench:
         (self.home / "mlflow").mkdir(parents=True)
         shutil.copy(self._tracker, self.home / "mlflow" / "mlflow.db")
         roots = [str(HERE.parents[1] / root) for root in ("platform", "components", "models")]
-        environment = {"TELECINE_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"}
+        environment = {"TELECINE_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(roots)}
         command = [sys.executable, str(HERE / "curation_ours.py"), str(self._folder / "videos"), MODES[self._mode]]
         return cpu_seconds(command, environment, self._folder / "ours.json")
 

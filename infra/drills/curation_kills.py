@@ -134,7 +134,7 @@ def curation_kills(trial: Trial) -> Count:
 
 
 def _place(folder: Path, site: Path) -> Deployment:
-    place = Deployment(folder, site, environment={"OMP_NUM_THREADS": "1"}, groups=True)
+    place = Deployment(folder, site, groups=True)
     place.prepare_tracker()
     return place
 

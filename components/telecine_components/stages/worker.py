@@ -14,11 +14,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from telecine import storage
 from telecine.context import Source
 from telecine.errors import TelecineError
 from telecine.work.items import Batch
 from telecine_components.stages import alive
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""For libraries that a worker loads later. There is a worker for each processor already, and threads of linear algebra
+wait for each other in a loop: with more of them than processors, waiting takes longer than the products."""
 
 
 class Worker:
@@ -89,7 +95,8 @@ def main(connection: Connection, batch: Batch, scratch: Path, environment: dict[
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.disable(logging.WARNING)  # the parent logs what became of each item
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(environment | ONE_THREAD)
+    threadpool_limits(1)
     tempfile.tempdir = str(scratch)
     alive.begin(lambda: connection.send(("alive", None)), every_s=beat_s)
     try:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
+from threadpoolctl import threadpool_info
 
 from telecine.context import Item, Source
 from telecine.errors import BadData, InputError
@@ -43,6 +45,21 @@ class Toy(Stage):
         for _beat in range(20):
             time.sleep(0.1)
             alive.beat()
+
+    def meet(self, source: Source) -> None:
+        """Wait until four workers are at such items in the same stage."""
+        self.log.with_name(f"{self.name}-{source.name}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(self.log.parent.glob(f"{self.name}-meet-*"))) < 4:
+            assert time.monotonic() < deadline, "met nobody"
+            alive.beat()
+            time.sleep(0.01)
+
+    def multiply(self, _: Source) -> None:
+        """Write down how many threads share a product of matrices, and how many a library loaded now would take."""
+        np.ones((64, 64)) @ np.ones((64, 64))
+        threads = {each["num_threads"] for each in threadpool_info()}
+        self._note(f"threads:{sorted(threads)}:{os.environ['OMP_NUM_THREADS']}".replace(" ", ""))
 
     def hang(self, source: Source) -> None:
         """In a real decoder, which waits in C for a pipe that nobody writes to."""
