@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 CHROMIUM = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 CHROMIUM += " --disable-component-update --disable-sync"
 PAGE_MS = 60_000
-WAIT_S = 300.0
+WAIT_S = 600.0
 
 
 @pytest.fixture(scope="session")

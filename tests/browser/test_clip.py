@@ -18,8 +18,9 @@ PLAY = """async ([data, times]) => {
   await new Promise((ok, no) => { video.oncanplay = ok; video.onerror = () => no(new Error(video.error.message)); });
   const drawn = canvas.getContext('2d', {willReadFrequently: true}), levels = [];
   for (const time of times) {
+    const shown = new Promise(ok => { video.requestVideoFrameCallback(ok); });
     video.currentTime = time;
-    await new Promise(ok => { video.onseeked = ok; });
+    await shown;
     drawn.drawImage(video, 0, 0, canvas.width, canvas.height);
     levels.push(drawn.getImageData(8, 8, 1, 1).data[1]);
   }

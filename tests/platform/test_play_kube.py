@@ -68,7 +68,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ |= {"TELECINE_CONTAINER_ENGINE": "podman"}
     try:
         command = [sys.executable, str(DRILLS / "container_images.py"), RENDER.image]
-        ready = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        ready = subprocess.run(command, capture_output=True, text=True, timeout=1800)
         assert ready.returncode == 0, ready.stderr
         if ready.stdout.strip():
             lent = for_pods(Path(ready.stdout.strip()).read_text())

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -227,7 +228,7 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
 
     inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training} | {
         "num_processes": 2,
-        "num_steps": 70,
+        "num_steps": 150,
         "checkpoint_every_steps": 2,
         "eval_every_steps": 100,
         "hang_floor_s": HANG_FLOOR_S,
@@ -244,12 +245,12 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     os.kill(rank_1, signal.SIGSTOP)
     assert process.wait(TIMEOUT_S) == 75, log.read_text()
     said = log.read_text()
-    assert "event=straggler step=50 reason='rank 1 takes " in said
+    assert re.search(r"event=straggler step=\d+ reason='rank 1 takes ", said)
     assert "event=hang reason='no step for " in said and "rank 1 is silent" in said
     assert training_moments.left_after(deployment.home, 10.0) == []
     assert start(inputs).wait(TIMEOUT_S) == 0, log.read_text()
     assert len(list(work.iterdir())) == 1
-    assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 70
+    assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 150
 
 
 def beaten(work: Path) -> dict[str, float]:

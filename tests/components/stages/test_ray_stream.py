@@ -67,11 +67,11 @@ def test_ray_makes_what_one_process_makes_and_a_killed_actor_loses_and_doubles_n
     alone, streamed = tmp_path / "alone", tmp_path / "streamed"
     for folder in (alone, streamed):
         folder.mkdir()
-    expected = _make(alone, Pool(stall_s=0.6), NAMES, _stages(alone / "log"))
+    expected = _make(alone, Pool(stall_s=3.0), NAMES, _stages(alone / "log"))
     killed: list[int] = []
     killer = threading.Thread(target=_kill_an_actor, args=(streamed / "log", killed))
     killer.start()
-    made = _make(streamed, RayStream(stall_s=0.6), NAMES, _stages(streamed / "log"))
+    made = _make(streamed, RayStream(stall_s=3.0), NAMES, _stages(streamed / "log"))
     killer.join()
     assert made == expected
     assert _bytes(streamed) == _bytes(alone)

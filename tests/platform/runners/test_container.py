@@ -206,7 +206,7 @@ def _engine(name: str) -> Engine:
         if os.environ.get("CI") and name == "podman":
             pytest.fail(f"CI needs podman: {error}")
         pytest.skip(str(error))
-    ready = subprocess.run([sys.executable, str(IMAGES), "curate"], capture_output=True, text=True, timeout=900)
+    ready = subprocess.run([sys.executable, str(IMAGES), "curate"], capture_output=True, text=True, timeout=1800)
     assert ready.returncode == 0, ready.stderr
     if ready.stdout.strip():
         os.environ["CONTAINERS_CONF"] = ready.stdout.strip()

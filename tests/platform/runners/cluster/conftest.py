@@ -90,7 +90,7 @@ class Stage:
 
     def api(self) -> api.Api:
         """A client that does not wait long."""
-        return api.connect(timeout_s=(1, 0.5))
+        return api.connect(timeout_s=(1, 2))
 
     def submit(self, run: str = "r", **values: Any) -> Submission:
         """Submit; returns the claim, with the patience of a test."""
