@@ -242,6 +242,14 @@ def test_a_busy_or_broken_server_is_asked_again_when_it_says(ask_one: Callable[.
         (Reply(body='{"choices": []}'), "no chat completion"),
         (Reply(body='{"choices": [{}]}'), "no chat completion"),
         (Reply(body="[]"), "no chat completion"),
+        (Reply(body='{"choices": 5}'), "no chat completion"),
+        (Reply(body='{"choices": ' + "1" * 5000 + "}"), "no chat completion"),
+        (Reply(message={"content": [{"type": "text", "text": "A lake."}]}), "no chat completion"),
+        (Reply('{"dense": ' + "1" * 5000 + "}"), "not JSON"),
+        (Reply('{"dense":' * 2000 + "1" + "}" * 2000), "not JSON"),
+        (Reply(json.dumps(GOOD | {"style": "Half a smile \ud83d."})), "half a character in style"),
+        (Reply("\ud83d"), "not a JSON object: '?'"),
+        (Reply(message={"content": None, "refusal": "No \ud83d."}), "refused: No ?."),
     ],
 )
 def test_an_answer_that_is_no_caption_is_asked_for_again_and_then_given_up(

@@ -7,7 +7,6 @@ Retry-After says.
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -68,8 +67,8 @@ class Endpoint:
             completion = self._complete(messages, temperature)
         except openai.APIError as error:
             raise self._meaning(error) from error
-        except json.JSONDecodeError as error:
-            raise BadAnswer(f"no chat completion: {error.msg}") from error
+        except (ValueError, RecursionError) as error:  # the client does not translate what is no JSON
+            raise BadAnswer(f"no chat completion: {_plain(error)}"[:200]) from error
         return _read(completion)
 
     def _complete(self, messages: Sequence[dict[str, Any]], temperature: float) -> ChatCompletion:
@@ -127,7 +126,7 @@ class Endpoint:
             self._send(_PROBE, max_completion_tokens=_PROBE_TOKENS)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as refused:
             return InputError(f"caption.write: {self._url} refuses every request: {_told(refused)}")
-        except openai.APIError:
+        except (openai.APIError, ValueError, RecursionError):  # also an answer that is no JSON
             return RetryLater(f"caption.write: {self._url} is broken: {told}")
         if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
             return BadAnswer(f"the server refuses it: {told}", is_final=True)
@@ -136,17 +135,20 @@ class Endpoint:
 
 def _read(completion: object) -> Answer:
     """The text of a completion, read with care: the client builds one of whatever JSON a server sends."""
-    choice: Any = next(iter(getattr(completion, "choices", None) or ()), None)
+    choices = getattr(completion, "choices", None)
+    choice: Any = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
-    if message is None:
-        raise BadAnswer(f"no chat completion but {mask(str(completion))[:60]!r}")
-    num_tokens = getattr(getattr(completion, "usage", None), "completion_tokens", None) or 0
+    content = getattr(message, "content", None)
+    if message is None or not isinstance(content, str | None):
+        raise BadAnswer(f"no chat completion but {_plain(completion)[:60]!r}")
+    num_tokens = getattr(getattr(completion, "usage", None), "completion_tokens", None)
+    num_tokens = num_tokens if isinstance(num_tokens, int) else 0
     finish, refusal = getattr(choice, "finish_reason", None), getattr(message, "refusal", None)
     if refusal or finish == "content_filter":
-        raise BadAnswer(f"refused: {mask(str(refusal or finish))[:200]}", num_tokens)
+        raise BadAnswer(f"refused: {_plain(refusal or finish)[:200]}", num_tokens)
     if finish == "length":
         raise BadAnswer(f"cut off after {num_tokens} tokens", num_tokens)
-    return Answer(mask(getattr(message, "content", None) or ""), num_tokens)
+    return Answer(_plain(content or ""), num_tokens)
 
 
 def _check(url: str, model: str) -> None:
@@ -160,4 +162,9 @@ def _check(url: str, model: str) -> None:
 
 
 def _told(error: openai.APIError) -> str:
-    return mask(" ".join(str(error.message or error).split()))[:200]
+    return _plain(" ".join(str(error.message or error).split()))[:200]
+
+
+def _plain(said: object) -> str:
+    """What a server said, without secrets and without halves of surrogate pairs, which no file takes."""
+    return mask(str(said)).encode(errors="replace").decode()

@@ -65,8 +65,8 @@ def parse(answer: str) -> dict[str, str]:
     found = re.search(r"\{.*\}", answer, re.DOTALL)  # some models wrap it in a code fence or begin with a word
     try:
         said = json.loads(found.group()) if found else None
-    except json.JSONDecodeError as error:
-        raise BadAnswer(f"not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and too many brackets
+        raise BadAnswer(f"not JSON: {error}"[:200]) from None
     if not isinstance(said, dict):
         raise BadAnswer(f"not a JSON object: {answer[:60]!r}")
     parts = {part: said.get(part) for part in PARTS}
@@ -74,6 +74,9 @@ def parse(answer: str) -> dict[str, str]:
     if unlike:
         raise BadAnswer(f"without {', '.join(unlike)}")
     texts = {part: " ".join(str(text).split()) for part, text in parts.items()}
+    halves = [part for part, text in texts.items() if any("\ud800" <= sign <= "\udfff" for sign in text)]
+    if halves:  # of a surrogate pair, which no file takes
+        raise BadAnswer(f"half a character in {', '.join(halves)}")
     longest = max(texts, key=lambda part: texts[part].count(" "))
     if texts[longest].count(" ") >= MAX_WORDS:
         raise BadAnswer(f"{longest} has more than {MAX_WORDS} words")
