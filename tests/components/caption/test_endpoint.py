@@ -349,6 +349,17 @@ def test_a_server_that_refuses_everything_is_told_from_one_that_refuses_a_clip(
     assert ask_one().fault.startswith("the server refuses it: ")
 
 
+def test_clips_too_short_to_be_asked_about_are_items_of_their_own(
+    ask: Run, server: ModelServer, deployment: Settings
+) -> None:
+    outputs = ask(4, num_frames=3, max_in_flight=4)
+    assert _faults(outputs) == ["too few frames to ask about"] * 4
+    items = outputs.clips_uri.removeprefix("file://").partition("/work/")[0]
+    commits = list(Path(items).glob("work/caption.write/items/*/commit.json"))
+    assert len(commits) == 4 + 4, "a look and an answer each: threads would make one item at the same time"
+    assert server.requests == []
+
+
 def test_a_clip_without_a_window_is_not_asked_about(ask_one: Callable[..., Told], server: ModelServer) -> None:
     made = Inputs(clips_uri="-", videos_uri="-", captioner="openai", endpoint_url=server.url, model="tiny-vl")
     told = Asker(made).caption([], Meter())

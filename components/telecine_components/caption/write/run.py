@@ -82,7 +82,10 @@ def _by_a_model(wanted: list[Row], inputs: Inputs, ctx: Context) -> dict[str, Ro
 
     params = {name: getattr(inputs, name) for name in ASKED}
     sources = [
-        Source(clip_id, _digest_of([found["windows"], [item.files[name] for name in _pictures_of(found)]]), params)
+        # With the id: clips too short for a window have no pictures to tell them apart, and threads make them at once.
+        Source(
+            clip_id, _digest_of([clip_id, found["windows"], [item.files[name] for name in _pictures_of(found)]]), params
+        )
         for clip_id, (item, found) in seen.items()
         if "reason" not in found
     ]
