@@ -11,6 +11,7 @@ from typing import Any
 from telecine.context import Folder, Source
 from telecine.errors import InputError
 from telecine.reading import is_sha256
+from telecine_components.stages import alive
 
 Rows = list[dict[str, Any]]
 
@@ -40,7 +41,7 @@ def sources_of(wanted: dict[str, Rows], videos: Folder, columns: Sequence[str], 
 def at_hand(source: Source, videos: Folder, *, owner: str) -> Iterator[tuple[Path, Rows]]:
     """A source's video, and its rows; raises as :func:`sources_of` where that could not know yet."""
     rows = source.given["rows"]
-    with videos.at_hand({source.name: source.given["mark"]}) as folder:
+    with alive.at_hand(videos, {source.name: source.given["mark"]}) as folder:
         path = folder / source.name
         _check_unchanged(source.name, videos.digest(path), rows[0]["source_digest"], owner)
         yield path, rows

@@ -98,6 +98,7 @@ class Video:
         with self._decoder_errors():
             self._container.seek(int((first_s + start_s) / base), stream=self._stream)
             for frame in self._container.decode(self._stream):
+                alive.beat()
                 if frame.time is not None:
                     yield frame.time - first_s, frame
 

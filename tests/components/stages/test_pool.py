@@ -89,6 +89,12 @@ def test_a_worker_that_hangs_in_c_is_cut_off_and_one_that_is_slow_is_not(make: M
     assert _log(log).count("hang-2") == 1
 
 
+def test_fetching_may_take_longer_than_a_decoder_may_be_silent(make: Made, log: Path) -> None:
+    made = make("fetch-1", "fetchhang-2", num_workers=2, stall_s=0.6)
+    assert [item.reason for item in made] == [None, "the decoder hung: no progress for 0.6 s"]
+    assert "fetched" in _log(log)
+
+
 def test_an_item_that_kills_its_worker_gets_a_reason_after_another_try(make: Made, log: Path) -> None:
     made = make("crash-1", "good-2", "crashonce-3", "good-4")
     assert [item.reason for item in made] == ["the decoder crashed on it 2 times: SIGSEGV", None, None, None]

@@ -1,10 +1,12 @@
 """Stages that do what a decoder may do to the process it runs in."""
 
+import contextlib
 import ctypes
 import dataclasses
 import os
 import signal
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,21 @@ import av
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from telecine.context import Item, Source
+from telecine.context import Folder, Item, Source
 from telecine.errors import BadData, InputError
 from telecine_components.stages import alive
 from telecine_components.stages.stage import Stage
+
+
+class SlowFolder(Folder):
+    """In a bucket far away."""
+
+    @contextlib.contextmanager
+    def at_hand(self, files: Mapping[str, str]) -> Iterator[Path]:
+        """Takes longer than a stall on the way in and on the way out."""
+        time.sleep(1.5)
+        yield self.home
+        time.sleep(1.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,16 @@ class Toy(Stage):
         for _beat in range(20):
             time.sleep(0.1)
             alive.beat()
+
+    def fetch(self, _: Source) -> None:
+        """What a decoder is given by a slow store."""
+        with alive.at_hand(SlowFolder("", store_uri="", home=self.log.parent), {}):
+            self._note("fetched")
+
+    def fetchhang(self, source: Source) -> None:
+        """In the decoder, of what was fetched."""
+        with alive.at_hand(SlowFolder("", store_uri="", home=self.log.parent), {}):
+            self.hang(source)
 
     def meet(self, source: Source) -> None:
         """Wait until four workers are at such items in the same stage."""

@@ -34,7 +34,7 @@ class Look(Stage):
     def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
         """``clips``: for each by its id what :meth:`see` says, or ``reason`` why it could not be looked at."""
         seen: dict[str, Any] = {}
-        with self.videos.at_hand({source.name: source.given["mark"]}) as folder:
+        with alive.at_hand(self.videos, {source.name: source.given["mark"]}) as folder:
             path = folder / source.name
             check_unchanged(source.name, self.videos.digest(path), source.given["rows"][0]["source_digest"])
             for clip in source.given["rows"]:

@@ -16,6 +16,7 @@ from telecine_components.curate.split.sidecars import read_sidecar, sidecar_name
 from telecine_components.curate.split.sources import as_text, digests_of, find_videos, is_text
 from telecine_components.curate.split.spec import COMPONENT, Inputs, Outputs
 from telecine_components.media import clips
+from telecine_components.stages import alive
 from telecine_components.stages.executors import executor_of
 from telecine_components.stages.stage import Stage
 
@@ -34,7 +35,7 @@ class Split(Stage):
 
     def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
         """``source_digest``, SHA-256 of the video; its clips in ROWS_FILE, each with its poster beside it."""
-        with self.videos.at_hand(source.given) as folder:
+        with alive.at_hand(self.videos, source.given) as folder:
             path = folder / source.name
             digest = self.videos.digest(path)
             sidecar = read_sidecar(next((folder / name for name in source.given if name != source.name), None))
