@@ -1,7 +1,9 @@
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +11,7 @@ import pytest
 
 from telecine_components.caption.write import colours
 from telecine_components.caption.write.camera import camera_motion, steps_of
-from telecine_components.caption.write.frames import pictures
+from telecine_components.caption.write.frames import evenly, pictures
 from telecine_components.caption.write.moves import camera_sentence
 from telecine_components.caption.write.signals import caption, described
 from telecine_components.media.decode import open_video
@@ -20,7 +22,7 @@ from telecine_models.backlot.camera import CAMERAS
 
 Pixels = npt.NDArray[np.uint8]
 Film = Callable[..., Pixels]
-CLIP = {"start_s": 0.0, "end_s": 4.0, "fps": 12.0} | dict.fromkeys(
+CLIP = {"start_s": 0.0, "end_s": 4.0, "num_frames": 48} | dict.fromkeys(
     ("blur", "overlay_text", "black_bars", "mean_shot_s")
 )
 VERBS = {"static": "is static", "dolly": "dollies"}
@@ -144,11 +146,30 @@ def test_measures_of_the_manifest_become_words(film: Film) -> None:
 def test_pictures_are_those_of_the_clip_though_decoding_begins_at_a_keyframe(film: Film, tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     write_mp4(path, film(60, right=3), 12)
-    seen = pictures(path, {"start_s": 40 / 12, "end_s": 52 / 12, "fps": 12.0}, (0.0, 0.25, 0.5, 0.75), side_px=96)
+    seen = pictures(path, {"start_s": 40 / 12, "end_s": 52 / 12, "num_frames": 12}, (0.0, 0.25, 0.5, 0.75), side_px=96)
     with open_video(path) as video:
         frames = [thumbnail(planes_of(frame), 96, 54) for _, frame in video.frames()]
     places = [next(index for index, frame in enumerate(frames) if np.array_equal(frame, each)) for each in seen]
     assert places == [40, 43, 46, 49]
+
+
+def test_a_frame_that_stands_for_seconds_is_what_its_clip_shows(film: Film, tmp_path: Path) -> None:
+    """As in a recording of slides: a rate that varies, and clips of one frame."""
+    path, frames = tmp_path / "slides.mp4", film(13, right=3)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for pts, picture in zip((0, *range(120, 132)), frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = pts, Fraction(1, 12)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with open_video(path) as video:
+        shown = [thumbnail(planes_of(frame), 96, 54) for _, frame in video.frames()]
+    slide = pictures(path, {"start_s": 0.0, "end_s": 10.0, "num_frames": 1}, evenly(8, 0.0, 10.0), side_px=96)
+    assert [np.array_equal(picture, shown[0]) for picture in slide] == [True]
+    rest = pictures(path, {"start_s": 10.0, "end_s": 11.0, "num_frames": 12}, evenly(5, 0.0, 1.0), side_px=96)
+    assert np.array_equal(rest, [shown[1 + place] for place in (1, 4, 6, 8, 11)])
 
 
 def test_equal_clips_get_equal_words(film: Film, tmp_path: Path) -> None:
@@ -165,7 +186,7 @@ def test_camera_words_agree_with_the_truth_of_backlot(tmp_path: Path) -> None:
     for index, name in enumerate(CAMERAS):
         shot = clip(700 + index, num_frames=25, fps=12, width_px=160, height_px=120, style="open world", camera=name)
         write_mp4(tmp_path / "film.mp4", shot.frames, 12)
-        told[name] = caption(tmp_path / "film.mp4", CLIP | {"end_s": 25 / 12})["camera"]
+        told[name] = caption(tmp_path / "film.mp4", CLIP | {"end_s": 25 / 12, "num_frames": 25})["camera"]
     right = [name for name, words in told.items() if words and _wanted(name) in words]
     wrong = {name: words for name, words in told.items() if words and _wanted(name) not in words}
     assert len(right) >= 12, told

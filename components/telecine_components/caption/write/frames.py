@@ -30,7 +30,7 @@ def pictures(video_path: Path, clip: Row, times_s: Sequence[float], *, side_px: 
     Raises:
         BadData: the clip's frames cannot be decoded.
     """
-    slack_s = _TOLERANCE_FRAMES / clip["fps"]
+    slack_s = _TOLERANCE_FRAMES * frame_s(clip)
     wanted_s = [clip["start_s"] + time_s - slack_s for time_s in times_s]
     found: list[Pixels] = []
     with open_video(video_path) as video:
@@ -40,9 +40,16 @@ def pictures(video_path: Path, clip: Row, times_s: Sequence[float], *, side_px: 
             if time_s >= wanted_s[0]:
                 found.append(_picture(frame, side_px))
                 wanted_s = [later_s for later_s in wanted_s if later_s > time_s]
+    if not found and times_s[0] > 0:  # its first frame stands for that long
+        return pictures(video_path, clip, [0.0], side_px=side_px)
     if not found:
         raise BadData(f"no frame between {clip['start_s']:.2f} and {clip['end_s']:.2f} s")
     return found
+
+
+def frame_s(clip: Row) -> float:
+    """How long a frame of a clip lasts on average: the rate of its file may vary, and a slide stands for seconds."""
+    return float((clip["end_s"] - clip["start_s"]) / clip["num_frames"])
 
 
 def evenly(num: int, start_s: float, end_s: float) -> list[float]:

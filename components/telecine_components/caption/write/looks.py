@@ -11,7 +11,7 @@ from telecine.context import Folder, Source
 from telecine.errors import BadData, InputError
 from telecine.reading import is_sha256
 from telecine_components.caption.write import signals
-from telecine_components.caption.write.frames import Pixels, evenly, pictures
+from telecine_components.caption.write.frames import Pixels, evenly, frame_s, pictures
 from telecine_components.caption.write.windows import windows
 from telecine_components.stages import alive
 from telecine_components.stages.stage import Stage
@@ -61,7 +61,7 @@ class LookWithPictures(Look):
         return super().see(path, clip, out_dir) | {"windows": taken}
 
     def _window(self, path: Path, clip: Row, span: tuple[int, int], out_dir: Path) -> dict[str, Any]:
-        start_s, end_s = span[0] / clip["fps"], min(span[1] / clip["fps"], clip["end_s"] - clip["start_s"])
+        start_s, end_s = (place * frame_s(clip) for place in span)
         times_s = evenly(self.params["num_frames"], start_s, end_s)
         names: list[str] = []
         for picture in pictures(path, clip, times_s, side_px=self.params["frame_side_px"]):

@@ -22,7 +22,7 @@ from telecine_components.stages.executors import executor_of
 log = logging.getLogger(__name__)
 
 SIDECAR = "sidecar"
-LOOKED_AT = ("clip_id", "source_digest", "start_s", "end_s", "num_frames", "fps", *signals.MEASURES)
+LOOKED_AT = ("clip_id", "source_digest", "start_s", "end_s", "num_frames", *signals.MEASURES)
 """Of a clip's row, what its captions are made from."""
 SHOWN = ("num_frames", "frame_side_px", "window_frames", "min_window_frames")
 ASKED = ("model", "max_answer_tokens", "max_tries")
