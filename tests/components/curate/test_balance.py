@@ -77,6 +77,15 @@ def test_a_small_cluster_keeps_its_clips_beside_a_large_one(run_component: Run, 
     assert (outputs.num_clips, outputs.num_over_quota, outputs.num_clusters) == (440, 3600, 2)
 
 
+def test_a_share_of_the_clips_is_what_it_is_on_paper(run_component: Run, tmp_path: Path) -> None:
+    given = manifest(tmp_path, [100])
+    kept = {
+        ratio: run_component("curate.balance", clips_uri=given, keep_ratio=ratio).num_clips
+        for ratio in (0.07, 0.55, 0.071)
+    }
+    assert kept == {0.07: 7, 0.55: 55, 0.071: 8}, "0.07 * 100 is 7.000000000000001 to a machine"
+
+
 def test_nothing_is_left_out_unless_fewer_clips_are_asked_for(
     run_component: Run, rows_of: Rows, tmp_path: Path
 ) -> None:

@@ -33,7 +33,8 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     num_clusters = max(1, min(inputs.num_clusters, len(kept) // MIN_CLIPS_PER_CLUSTER))
     labels = clusters(vectors, num_clusters, seed=inputs.seed, num_threads=inputs.num_threads)
 
-    total = min(math.ceil(inputs.keep_ratio * len(kept)), inputs.max_clips or len(kept))
+    wanted = math.ceil(round(inputs.keep_ratio * len(kept), 6))  # 0.07 of 100 is 7.000000000000001 to a machine
+    total = min(wanted, inputs.max_clips or len(kept))
     sizes = np.bincount(labels, minlength=num_clusters)
     settings = {name: getattr(inputs, name) for name in SETTINGS}
     changes = {}
