@@ -27,7 +27,7 @@ from telecine_components.curate.split.spec import COMPONENT as SPLIT
 
 DAY = "(data_interval_start or dag_run.run_after).strftime('%Y-%m-%d')"
 FOOTAGE = "(params.videos_uri or var.value.get('telecine_footage', ''))"
-PART = f"({FOOTAGE} ~ ('/' if params.prefix else '') ~ params.prefix)"
+PART = f"([{FOOTAGE}.rstrip('/'), params.prefix.strip('/')] | select | join('/') if {FOOTAGE} else '')"
 VIDEOS = Param(
     "",
     type="string",

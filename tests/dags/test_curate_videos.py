@@ -1,0 +1,36 @@
+"""The DAG curate_videos by itself; test_handover.py runs it in a real Airflow."""
+
+import datetime
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import pytest
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    return runpy.run_path(str(Path(__file__).parents[2] / "dags" / "curate_videos.py"))["dag"]
+
+
+@pytest.mark.parametrize(
+    ("videos_uri", "prefix", "variable", "found"),
+    [
+        ("/footage", "", "", "/footage"),
+        ("/footage", "{day}", "", "/footage/2026-01-02"),
+        ("", "part", "s3://films/all", "s3://films/all/part"),
+        ("s3://films/{day}/", "/part/", "s3://other", "s3://films/2026-01-02/part"),
+        ("", "{day}", "", ""),
+    ],
+)
+def test_a_part_of_the_footage_lies_below_it(dag: Any, videos_uri: str, prefix: str, variable: str, found: str) -> None:
+    """Without footage there is no part of it either, least of all a folder at the root of the machine."""
+    template = dag.get_task("curate.split").inputs["videos_uri"]
+    rendered = jinja2.Template(template).render(
+        params=SimpleNamespace(videos_uri=videos_uri, prefix=prefix),
+        var={"value": {"telecine_footage": variable} if variable else {}},
+        data_interval_start=datetime.date(2026, 1, 2),
+    )
+    assert rendered == found
