@@ -328,6 +328,12 @@ def test_a_manifest_without_posters_or_clips_still_gives_a_report(run_component:
     assert (outputs.num_clips, outputs.kept_ratio, outputs.num_bad_files) == (0, 0.0, 1)
 
 
+def test_a_manifest_of_another_store_is_told_from_one_without_posters(run_component: Run, tmp_path: Path) -> None:
+    clips.write(tmp_path / "clips.parquet", [clip(0, poster="work/curate.split/items/ab/cd/gone.jpg")])
+    with pytest.raises(InputError, match=r"clips_uri names work/curate.split/items/ab/cd/gone.jpg, which file://"):
+        run_component("curate.report", clips_uri=tmp_path / "clips.parquet")
+
+
 def test_a_poster_that_is_no_picture_is_refused(run_component: Run, deployment: Any, tmp_path: Path) -> None:
     (deployment.home / "store").mkdir()
     (deployment.home / "store" / "poster.jpg").write_text("no picture")

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from telecine.config import Artifact
 from telecine.context import Context
+from telecine.errors import InputError
 from telecine_components.curate.report.facts import Funnel, Measure, funnel, measures, thresholds
 from telecine_components.curate.report.page import Facts, render
 from telecine_components.curate.report.pictures import write_funnel, write_histograms
@@ -26,12 +27,12 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Write ``report.html`` and the folder ``pictures``; see :class:`Inputs`.
 
     Raises:
-        InputError: no manifest, or one that names a poster which is no picture.
+        InputError: no manifest, or one that names a poster which is gone or no picture.
     """
     table = clips.read_table(ctx.fetch(inputs.clips_uri), owner="curate.report").drop_columns(UNSEEN)
     rows = table.to_pylist()
     counts, measured = funnel(rows), measures(rows, thresholds(rows, _metadata(table)))
-    paths = [ctx.path(row["poster"]) if row["poster"] else None for row in rows]
+    paths = [_poster(row["poster"], ctx) if row["poster"] else None for row in rows]
     posters = data_uris(paths, budget_bytes=int(inputs.posters_mib * 2**20))
     num_left_out = sum(path is not None for path in paths) - sum(uri is not None for uri in posters)
     page = ctx.dir / "report.html"
@@ -50,6 +51,18 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         kept_ratio=counts.kept_ratio,
         kept_hours=counts.kept.seconds / 3600,
     )
+
+
+def _poster(store_path: str, ctx: Context) -> Path:
+    try:
+        path = ctx.path(store_path)
+        path.stat()
+    except FileNotFoundError:
+        raise InputError(
+            f"curate.report: clips_uri names {store_path}, which {ctx.store.uri} does not have; report where the "
+            "manifest was made, or run curate.split again"
+        ) from None
+    return path
 
 
 def _metadata(table: pa.Table) -> dict[str, str]:
