@@ -51,13 +51,14 @@ def read(path: Path, clip_ids: Sequence[str], *, owner: str) -> Vectors:
     return vectors[[places[clip_id] for clip_id in clip_ids]]
 
 
-def descriptors(table: pa.Table, *, owner: str) -> Vectors:
-    """The descriptors [N, D] of a manifest's rows.
+def descriptors(table: pa.Table, places: Sequence[int], *, owner: str) -> Vectors:
+    """The descriptors [N, D] of these rows of a manifest.
 
     Raises:
         InputError: a row has none, or they are not of one size and of length 1.
     """
-    return _matrix(table.column("descriptor"), f"{owner}: the descriptors in clips_uri")
+    taken = table.column("descriptor").take(pa.array(places, pa.int64()))  # no place at all would have no type
+    return _matrix(taken, f"{owner}: the descriptors in clips_uri")
 
 
 def _matrix(column: pa.ChunkedArray, what: str) -> Vectors:

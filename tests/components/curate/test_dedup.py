@@ -256,6 +256,16 @@ def test_embeddings_say_what_looks_the_same(run_component: Run, rows_of: Rows, t
         run_component("curate.dedup", **given)
 
 
+@pytest.mark.parametrize("step", ["curate.dedup", "curate.balance"])
+def test_a_manifest_without_a_kept_clip_stays_as_it_is(
+    run_component: Run, rows_of: Rows, tmp_path: Path, step: str
+) -> None:
+    clips.write(tmp_path / "clips.parquet", [{"source": "a.mp4", "reason": "empty file"}])
+    outputs = run_component(step, clips_uri=tmp_path / "clips.parquet")
+    assert outputs.num_clips == 0
+    assert [row["reason"] for row in rows_of(outputs.clips_uri)] == ["empty file"]
+
+
 def test_a_manifest_without_fingerprints_is_refused(run_component: Run, tmp_path: Path) -> None:
     rows = [one | {"fingerprint": None} for one in blobs(2)]
     with pytest.raises(InputError, match=r"2 of 2 have none, clip00000 first; run curate\.split again"):

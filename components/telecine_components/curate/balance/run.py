@@ -29,7 +29,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         path = ctx.fetch(inputs.embeddings_uri)
         vectors = embeddings.read(path, [rows[place]["clip_id"] for place in kept], owner=OWNER)
     else:
-        vectors = embeddings.descriptors(table.take(kept), owner=OWNER)
+        vectors = embeddings.descriptors(table, kept, owner=OWNER)
     num_clusters = max(1, min(inputs.num_clusters, len(kept) // MIN_CLIPS_PER_CLUSTER))
     labels = clusters(vectors, num_clusters, seed=inputs.seed, num_threads=inputs.num_threads)
 

@@ -27,7 +27,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     rows = table.select(COLUMNS).to_pylist()
     kept = [place for place, row in enumerate(rows) if row["reason"] is None]
     _check_measured([rows[place] for place in kept])
-    descriptors = embeddings.descriptors(table.take(kept), owner=OWNER)
+    descriptors = embeddings.descriptors(table, kept, owner=OWNER)
     looks = descriptors
     if inputs.embeddings_uri:
         looks = embeddings.read(
