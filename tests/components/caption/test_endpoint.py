@@ -18,7 +18,7 @@ from PIL import Image
 from telecine.errors import InputError, RetryLater
 from telecine.settings import Settings
 from telecine_components.caption.write.asking import Asker, Window
-from telecine_components.caption.write.prompt import MAX_WORDS, BadAnswer, parse
+from telecine_components.caption.write.prompt import MAX_CHARS, MAX_WORDS, BadAnswer, parse
 from telecine_components.caption.write.spec import Inputs
 from telecine_components.caption.write.told import Meter, Told
 from telecine_components.media.clips import PARTS
@@ -284,6 +284,10 @@ def test_a_server_that_breaks_is_tried_later_and_asked_for_no_caption_twice(
         ask(4, max_in_flight=1, max_tries=1)
     asked = len(server.requests)
     assert asked == 3
+    server.probe = Reply(body="<html>Bad gateway</html>", headers={"Content-Type": "application/json"})
+    with pytest.raises(RetryLater, match="is broken: "):
+        ask(4, max_in_flight=1, max_tries=1)
+    asked = len(server.requests)
     server.script, server.probe = (lambda number, request: Reply()), Reply("yes")
     outputs = ask(4, max_in_flight=4, max_tries=1, timeout_s=5.0)
     assert {row["captioner"] for row in rows_of(outputs.clips_uri).values()} == {"tiny-vl"}
@@ -338,15 +342,17 @@ def test_a_server_without_schemas_is_asked_plainly_from_then_on(
     assert ["response_format" in request for request in server.requests] == [True, False, False]
 
 
+@pytest.mark.parametrize("status", [400, 402, 405])
 def test_a_server_that_refuses_everything_is_told_from_one_that_refuses_a_clip(
-    ask_one: Callable[..., Told], server: ModelServer
+    ask_one: Callable[..., Told], server: ModelServer, status: int
 ) -> None:
-    server.script = lambda number, request: Reply(status=400)
-    server.probe = Reply(status=400)
+    """402: no money left, by some servers; 405: no base URL, by others."""
+    server.script = lambda number, request: Reply(status=status)
+    server.probe = Reply(status=status)
     with pytest.raises(InputError, match="refuses every request: "):
         ask_one()
     server.probe = Reply("yes")
-    assert ask_one().fault.startswith("the server refuses it: ")
+    assert ask_one().fault.startswith(f"the server {'refuses' if status == 400 else 'fails on'} it: ")
 
 
 def test_clips_too_short_to_be_asked_about_are_items_of_their_own(
@@ -387,3 +393,5 @@ def test_answers_in_a_fence_are_read_and_essays_are_not() -> None:
     assert parse(json.dumps(GOOD | {"dense": " A  lake.\n"}))["dense"] == "A lake."
     with pytest.raises(BadAnswer, match=f"style has more than {MAX_WORDS} words"):
         parse(json.dumps(GOOD | {"style": "vivid " * (MAX_WORDS + 1)}))
+    with pytest.raises(BadAnswer, match=f"action has more than {MAX_WORDS} words, or {MAX_CHARS} characters"):
+        parse(json.dumps(GOOD | {"action": "ha" * MAX_CHARS}))

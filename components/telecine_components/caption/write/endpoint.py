@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
 _PROBE = [{"role": "user", "content": "Say yes."}]
 _PROBE_TOKENS = 16
+_PASSING = (408, 409, 429)
+"""Of the answers that blame the request (4xx), those that time mends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,9 @@ class Endpoint:
         told = _told(error)
         try:
             self._send(_PROBE, max_completion_tokens=_PROBE_TOKENS)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as refused:
+        except openai.APIStatusError as refused:
+            if refused.status_code in _PASSING or refused.status_code >= 500:
+                return RetryLater(f"caption.write: {self._url} is broken: {told}")
             return InputError(f"caption.write: {self._url} refuses every request: {_told(refused)}")
         except (openai.APIError, ValueError, RecursionError):  # also an answer that is no JSON
             return RetryLater(f"caption.write: {self._url} is broken: {told}")

@@ -8,8 +8,8 @@ from typing import Any
 
 from telecine_components.media.clips import PARTS
 
-MAX_WORDS = 250
-"""Of one part; a longer one is no caption but an essay, or goes in circles."""
+MAX_WORDS, MAX_CHARS = 250, 3000
+"""Of one part; a longer one is no caption but an essay, or goes in circles, perhaps without a space."""
 _WHAT = {
     "dense": "one paragraph of at most 120 words that tells all of it: who or what, where, how it looks and moves",
     "main_object": "the main subject: what it is, how it looks, where in the picture it is",
@@ -77,9 +77,9 @@ def parse(answer: str) -> dict[str, str]:
     halves = [part for part, text in texts.items() if any("\ud800" <= sign <= "\udfff" for sign in text)]
     if halves:  # of a surrogate pair, which no file takes
         raise BadAnswer(f"half a character in {', '.join(halves)}")
-    longest = max(texts, key=lambda part: texts[part].count(" "))
-    if texts[longest].count(" ") >= MAX_WORDS:
-        raise BadAnswer(f"{longest} has more than {MAX_WORDS} words")
+    longest = max(texts, key=lambda part: len(texts[part]))
+    if len(texts[longest]) > MAX_CHARS or max(text.count(" ") for text in texts.values()) >= MAX_WORDS:
+        raise BadAnswer(f"{longest} has more than {MAX_WORDS} words, or {MAX_CHARS} characters")
     return texts
 
 
