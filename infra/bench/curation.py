@@ -38,7 +38,8 @@ MEASURED = ("motion", "freeze", "blur", "noise", "exposure", "black_bars")
 """What the script measures too."""
 FPS = 24
 MAX_UNLIKE = 0.25
-"""By which share of it our number of clips may differ from the script's; one clip always may."""
+"""By which share of it our number of clips may differ from the script's (one clip always may), and our frames be fewer:
+whoever keeps less cuts and encodes less."""
 SHOTS: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {
     "bigbuckbunny": (0, ((0, 132),)),
     "bikes": (0, ((0, 30), (30, 76), (76, 137), (137, 187), (187, 242))),
@@ -147,14 +148,23 @@ class Bench:
     def facts(self) -> dict[str, Any]:
         """What the clips of both sides are like."""
         ours, theirs = self.our_clips(), self.script_clips()
+        our_frames, their_frames = frames_of(ours, theirs)
         ways = [row["cut"] for row in ours]
         return {
             "clips_of_ours": len(ours),
             "clips_of_the_script": len(theirs),
             "ours_copied_joined_and_encoded": [ways.count(way) for way in ("copy", "smart", "encode")],
-            "frames_in_clips_of_ours": sum(row["cut_end_frame"] - row["cut_start_frame"] for row in ours),
-            "frames_in_scenes_of_the_script": sum(row["end_frame"] - row["start_frame"] for row in theirs),
+            "frames_in_clips_of_ours": our_frames,
+            "frames_in_scenes_of_the_script": their_frames,
         }
+
+
+def frames_of(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many frames the clips of ours and the scenes of the script have."""
+    return (
+        sum(row["cut_end_frame"] - row["cut_start_frame"] for row in ours),
+        sum(row["end_frame"] - row["start_frame"] for row in theirs),
+    )
 
 
 def quality_gate(bench: Bench, films: Sequence[Film]) -> str:
@@ -168,9 +178,12 @@ def quality_gate(bench: Bench, films: Sequence[Film]) -> str:
         odd += [f"clip {row['clip_id']} has no {name}" for name in MEASURED if row[name] is None]
         if (found := _num_frames(row, bench.home)) != end - start:
             odd.append(f"clip {row['clip_id']} plays {found} of {end - start} frames")
-    num_theirs = len(bench.script_clips())
-    if abs(len(clips) - num_theirs) > max(1, MAX_UNLIKE * num_theirs):
-        odd.append(f"{len(clips)} clips of ours, {num_theirs} of the script")
+    theirs = bench.script_clips()
+    if not clips or abs(len(clips) - len(theirs)) > max(1, MAX_UNLIKE * len(theirs)):
+        odd.append(f"{len(clips)} clips of ours, {len(theirs)} of the script")
+    our_frames, their_frames = frames_of(clips, theirs)
+    if our_frames < (1 - MAX_UNLIKE) * their_frames:
+        odd.append(f"{our_frames} frames in clips of ours, {their_frames} in those of the script")
     return f"differs: {'; '.join(odd[:5])}" if odd else "equal"
 
 

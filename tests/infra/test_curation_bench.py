@@ -30,12 +30,13 @@ class Sides:
     home: Path
     ours: list[dict[str, Any]]
     num_theirs: int = 1
+    frames_of_theirs: int = 24
 
     def our_clips(self) -> list[dict[str, Any]]:
         return self.ours
 
     def script_clips(self) -> list[dict[str, Any]]:
-        return [{} for _ in range(self.num_theirs)]
+        return [{"start_frame": 0, "end_frame": self.frames_of_theirs} for _ in range(self.num_theirs)]
 
 
 @pytest.fixture
@@ -59,22 +60,30 @@ def test_clips_that_play_and_hold_no_cut_open_the_gate(sides: Sides, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("cuts", "change", "num_theirs", "said"),
+    ("cuts", "change", "theirs", "said"),
     [
-        ((29,), {}, 1, "clip ab of film0.mp4 holds a cut"),
-        ((10,), {"cut_end_frame": 31}, 1, "clip ab plays 20 of 21 frames"),
-        ((10,), {"noise": None}, 1, "clip ab has no noise"),
-        ((10,), {}, 3, "1 clips of ours, 3 of the script"),
+        ((29,), {}, (1, 24), "clip ab of film0.mp4 holds a cut"),
+        ((10,), {"cut_end_frame": 31}, (1, 24), "clip ab plays 20 of 21 frames"),
+        ((10,), {"noise": None}, (1, 24), "clip ab has no noise"),
+        ((10,), {}, (3, 8), "1 clips of ours, 3 of the script"),
+        ((10,), {}, (1, 27), "20 frames in clips of ours, 27 in those of the script"),
     ],
 )
 def test_a_fault_in_our_clips_shuts_the_gate(
-    sides: Sides, tmp_path: Path, cuts: tuple[int, ...], change: dict[str, Any], num_theirs: int, said: str
+    sides: Sides, tmp_path: Path, cuts: tuple[int, ...], change: dict[str, Any], theirs: tuple[int, int], said: str
 ) -> None:
     import curation
 
     sides.ours[0] |= change
-    sides.num_theirs = num_theirs
+    sides.num_theirs, sides.frames_of_theirs = theirs
     assert curation.quality_gate(sides, [curation.Film(tmp_path / "film0.mp4", 60, cuts)]) == f"differs: {said}"
+
+
+def test_no_clip_at_all_shuts_the_gate(sides: Sides, tmp_path: Path) -> None:
+    import curation
+
+    sides.ours, sides.num_theirs = [], 1
+    assert curation.quality_gate(sides, []).startswith("differs: 0 clips of ours, 1 of the script")
 
 
 def test_the_films_change_where_they_say(bench: None, tmp_path: Path, real_clips: Path) -> None:
