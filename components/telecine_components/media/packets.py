@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from telecine_components.media import nal
 from telecine_components.media.decode import open_stream
+from telecine_components.stages import alive
 
 TIMED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts"})
 """Containers that say when each packet is shown; in an AVI, say, the times are those of decoding."""
@@ -99,7 +100,10 @@ class PacketIndex:
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["av.Packet[VideoStream]"]:
     """The packets of a stream that hold something, in the order of decoding."""
-    return (packet for packet in container.demux(stream) if packet.size)
+    for packet in container.demux(stream):
+        alive.beat()  # whoever walks them encodes between two of them
+        if packet.size:
+            yield packet
 
 
 def index_of(path: Path) -> PacketIndex | None:

@@ -14,6 +14,7 @@ from telecine_components.media.clip_file import Encode
 from telecine_components.media.cut import Cut, Rule, Span, cut, plan
 from telecine_components.media.decode import open_video
 from telecine_components.media.packets import PacketIndex, Run, index_of
+from telecine_components.stages import alive
 
 Pixels = npt.NDArray[np.uint8]
 FPS = 25
@@ -100,6 +101,16 @@ def _check_alike(clip: Shown, source: Shown, result: Cut) -> None:
 
 def _ways(found: Sequence[tuple[Cut | None, Path]]) -> list[str | None]:
     return [result.way if result else None for result, _ in found]
+
+
+def test_a_cut_gives_a_sign_of_life_with_each_packet(film: Film, tmp_path: Path) -> None:
+    """A film that takes longer to encode than a decoder may be silent is no decoder that hangs."""
+    path, told = film("film.mp4"), list[int]()
+    span = shown(path).span(0, NUM_FRAMES)
+    alive.begin(lambda: told.append(1), every_s=0.0)
+    cut(path, [span], [tmp_path / "clip.mp4"], Rule(mode="encode"))
+    alive.begin(lambda: None, every_s=1.0)
+    assert len(told) >= 2 * NUM_FRAMES, "one to index it, one to walk it"
 
 
 SPANS = [(0, 24), (24, 48), (20, 60), (26, 40), (70, 72)]
