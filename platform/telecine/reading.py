@@ -11,7 +11,7 @@ from typing import Any
 from telecine.errors import RetryLater
 from telecine.storage import Entry, Store
 from telecine.work import address
-from telecine.work.digests import Digests, files_below
+from telecine.work.digests import Digests
 
 _MARK = "etag:"
 
@@ -72,12 +72,13 @@ class Folder:
 
         Raises:
             FileNotFoundError, NotADirectoryError, PermissionError: no local folder that can be read.
+            RetryLater: a file of it went meanwhile.
         """
         root = self._root()
         if root is not None:
             next(root.iterdir(), None)  # raises what os.walk does not
-            known = Digests(self.home)
-            return {path.relative_to(root).as_posix(): known.file(path) for path in files_below(root)}
+            found = Digests(self.home).below(root)
+            return {path.relative_to(root).as_posix(): digest for path, digest in found.items()}
         store, path, committed = self._remote()
         if committed:
             marks = {name: str(known["sha256"]) for name, known in committed.items() if name.startswith(f"{path}/")}

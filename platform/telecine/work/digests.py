@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from telecine.errors import RetryLater
+
 _SCHEMA = """create table if not exists digests (
     path text primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, sha256 text)"""
 _REMEMBER = "insert or replace into digests values (?,?,?,?,?,?)"
@@ -63,10 +65,24 @@ class Digests:
             time.sleep(_PAUSE_S)
 
     def tree(self, path: Path) -> str:
-        """Digest of a file, or of a folder's relative names and bytes."""
+        """Digest of a file, or of a folder's relative names and bytes; raises as :meth:`below`."""
         if path.is_file():
             return self.file(path)
-        return combine((str(file.relative_to(path)), self.file(file)) for file in files_below(path))
+        return combine((str(file.relative_to(path)), digest) for file, digest in self.below(path).items())
+
+    def below(self, folder: Path) -> dict[Path, str]:
+        """Digest of each file below a folder, sorted.
+
+        Raises:
+            RetryLater: a file went while the others were read, as one that is being copied there under another name.
+        """
+        found: dict[Path, str] = {}
+        for file in files_below(folder):
+            try:
+                found[file] = self.file(file)
+            except FileNotFoundError:
+                raise RetryLater(f"{file} went while its folder was read; call again") from None
+        return found
 
 
 def _state(path: Path) -> tuple[str, int, int, int, int]:
