@@ -31,6 +31,7 @@ from obstore.exceptions import (
     AlreadyExistsError,
     GenericError,
     PermissionDeniedError,
+    PreconditionError,
     UnauthenticatedError,
 )
 from obstore.store import LocalStore, S3Store
@@ -39,6 +40,7 @@ from telecine.errors import InputError, RetryLater
 from telecine.redaction import mask
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 RETRY_S = 30.0
@@ -271,12 +273,29 @@ class Store:
                 os.close(descriptor)
 
     def _stream(self, path: str, take: Callable[[bytes], object]) -> str:
-        digest = hashlib.sha256()
+        """Hand on an object's bytes; their SHA-256.
+
+        Time ends the request for a large object before its end. The next one goes on there, as long as each brings
+        something.
+        """
+        digest, num_bytes, begin = hashlib.sha256(), 0, 0
+        options: GetOptions = {}
         with self._translated():
-            for chunk in obstore.get(self._objects, path).stream():
-                take(bytes(chunk))
-                digest.update(chunk)
-        return digest.hexdigest()
+            while True:
+                try:
+                    answer = obstore.get(self._objects, path, options=options)
+                    for chunk in answer.stream():
+                        take(bytes(chunk))
+                        digest.update(chunk)
+                        num_bytes += len(chunk)
+                    return digest.hexdigest()
+                except PreconditionError:
+                    raise RetryLater(f"{self.uri_of(path)} changed while it was read; call again") from None
+                except GenericError:
+                    if num_bytes == begin:
+                        raise
+                    begin = num_bytes
+                    options = {"range": {"offset": begin}, "if_match": answer.meta["e_tag"]}
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -199,6 +199,53 @@ def refusing(s3_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         yield lambda status, code: said.update(status=status, code=code)
+        server.shutdown()
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """Serves one object, and ends each answer after some of it, as a time limit does."""
+
+    protocol_version = "HTTP/1.1"
+    whole, most, tag = bytes(range(251)) * 120_000, 12 * MIB, '"one"'
+    asked: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        begin = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.asked.append(begin)
+        is_other = self.headers["If-Match"] not in (None, self.tag)
+        self.send_response(412 if is_other else 206 if begin else 200)
+        body = b"" if is_other else self.whole[begin:]
+        for name, value in {
+            "Content-Length": str(len(body)),
+            "Content-Range": f"bytes {begin}-{len(self.whole) - 1}/{len(self.whole)}",
+            "ETag": self.tag,
+            "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: self.most])
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_large_object_that_takes_several_requests_comes_whole_and_of_one_version(
+    s3_store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("TELECINE_STORE_RETRY_S", "0")
+        Store(s3_store).download("film.mp4", tmp_path / "film.mp4")
+        assert (tmp_path / "film.mp4").read_bytes() == Breaking.whole
+        assert len(Breaking.asked) >= 3 and Breaking.asked == sorted(set(Breaking.asked))
+
+        def changing(chunk: bytes) -> None:
+            Breaking.tag = '"two"'
+
+        with pytest.raises(RetryLater, match=r"film\.mp4 changed while it was read; call again"):
+            Store(s3_store)._stream("film.mp4", changing)
         server.shutdown()
 
 
