@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from telecine_components.media.glance import Glance
-from telecine_components.media.shots.finder import Rule, ShotFinder
+from telecine_components.media.shots.finder import MIXTURE_DISCOUNT, Rule, ShotFinder, candidates
 from telecine_components.media.shots.plain import PlainRun, PlainRuns, widened
 from telecine_components.media.shots.products import REACH_PAIRS, contrast_of, products_of, sketch_of
-from telecine_components.media.shots.shot import NO_DOUBT, Shot, Transition, shots_between
+from telecine_components.media.shots.shot import NO_DOUBT, Doubt, Shot, Transition, shots_between
 
 Pixels = npt.NDArray[np.uint8]
 SHOT_FRAMES = 30
@@ -174,6 +174,26 @@ def test_a_transition_that_a_strict_rule_leaves_out_casts_doubt_on_its_shot() ->
         calm.look_at(glance)
     (still,) = calm.shots()
     assert NO_DOUBT <= still.doubt_within(0, 30) < shot.doubt_within(0, 60)
+
+
+def test_a_dissolve_casts_less_doubt_than_a_cut_of_equal_odds() -> None:
+    film, rule = _glances(_dissolve(_shot(3, 60, speed=0.1), _shot(4, 60, speed=0.1), 12)), Rule(mixture=4.0)
+    finder = ShotFinder(rule)
+    for glance in film:
+        finder.look_at(glance)
+    (shot,) = finder.shots()
+    possible = candidates(products_of(np.stack([sketch_of(glance) for glance in film])), range(len(film)), rule)
+    likeliest = max(possible, key=lambda each: each.excess)
+    assert likeliest.kind == "dissolve"
+    assert shot.doubt_within(0, len(film)) == likeliest.excess - MIXTURE_DISCOUNT
+
+
+def test_a_doubt_counts_in_every_span_that_it_reaches_into() -> None:
+    shot = Shot(0, 100, "start", "end", doubts=(Doubt(40, 60, -1.0),))
+    assert [shot.doubt_within(*span) for span in ((0, 50), (50, 100), (45, 55), (0, 100))] == [-1.0] * 4
+    # Frame 40 shows what is before it, frame 60 what is after.
+    assert shot.doubt_within(0, 41) == shot.doubt_within(60, 100) == NO_DOUBT
+    assert shot.doubt_within(0, 42) == shot.doubt_within(59, 100) == -1.0
 
 
 def test_a_stricter_rule_finds_no_more() -> None:

@@ -19,6 +19,9 @@ from telecine_components.media.shots.products import REACH_PAIRS, Products, Sket
 from telecine_components.media.shots.shot import NO_DOUBT, Doubt, Kind, Shot, Transition, shots_between
 
 BLOCK_FRAMES = 1024
+MIXTURE_DISCOUNT = 0.5
+"""Log odds by which a dissolve or fade casts less doubt than a hard cut, so that one limit serves both; chosen on the
+tuning films."""
 CONTEXT_FRAMES = max(cuts.CONTEXT_FRAMES, mixtures.CONTEXT_FRAMES, REACH_PAIRS)
 
 
@@ -89,7 +92,7 @@ class ShotFinder:
         """The shots of all that was seen, in their order."""
         shots = shots_between(self.transitions(), self._indices[-1] + 1)
         doubts = sorted(
-            Doubt(self._indices[each.first], self._indices[each.last + 1], each.excess) for each in self._candidates
+            Doubt(self._indices[each.first], self._indices[each.last + 1], _doubt(each)) for each in self._candidates
         )
         starts = [doubt.first for doubt in doubts]
         return [dataclasses.replace(shot, doubts=tuple(_inside(doubts, starts, shot))) for shot in shots]
@@ -123,6 +126,10 @@ def candidates(products: Products, span: range, rule: Rule) -> list[Candidate]:
                 kind: Kind = "fade" if seen.dip[start] < mixtures.FADE_DIP else "dissolve"
                 best[start] = Candidate(float(excess), *mixtures.extent(seen, start), kind)
     return found + list(best.values())
+
+
+def _doubt(candidate: Candidate) -> float:
+    return candidate.excess - (0.0 if candidate.kind == "cut" else MIXTURE_DISCOUNT)
 
 
 def _inside(doubts: Sequence[Doubt], starts: Sequence[int], shot: Shot) -> Iterator[Doubt]:

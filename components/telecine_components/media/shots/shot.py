@@ -21,7 +21,10 @@ class Transition:
 
 
 class Doubt(NamedTuple):
-    """What may be a transition, but was not found likely enough: its first and last frame, and its log odds."""
+    """What may be a transition, but was not found likely enough: its first and last frame, and its log odds.
+
+    Those of a gradual one are lowered by :data:`.finder.MIXTURE_DISCOUNT`.
+    """
 
     first: int
     last: int
@@ -45,9 +48,12 @@ class Shot:
     doubts: tuple[Doubt, ...] = ()
 
     def doubt_within(self, start: int, end: int) -> float:
-        """Log odds of the likeliest transition inside a span of the shot, ``end`` exclusive; NO_DOUBT is the least."""
-        inside = (each.log_odds for each in self.doubts if start <= each.first and each.last < end)
-        return max(inside, default=NO_DOUBT)
+        """Log odds of the likeliest transition that reaches into a span of the shot; NO_DOUBT is the least.
+
+        ``end`` is exclusive. Half a dissolve spoils a clip too.
+        """
+        reaching = (each.log_odds for each in self.doubts if each.first < end - 1 and start < each.last)
+        return max([NO_DOUBT, *reaching])
 
 
 def shots_between(transitions: Sequence[Transition], num_frames: int) -> list[Shot]:
