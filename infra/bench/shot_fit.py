@@ -28,7 +28,7 @@ from telecine_components.media.glance import Glance, glance_of
 from telecine_components.media.planes import planes_of
 from telecine_components.media.shots import cuts, mixtures, weights
 from telecine_components.media.shots.finder import ShotFinder
-from telecine_components.media.shots.products import products_of, sketch_of
+from telecine_components.media.shots.products import products_of, sketches_of
 
 CUT_STRENGTH, MIXTURE_STRENGTH = 1.0, 0.3
 CUT_ODDS, MIXTURE_ODDS = -1.1, -1.0
@@ -57,7 +57,7 @@ def examples_of(film: Film) -> Examples:
     """Look at a film."""
     with open_video(film.path) as video:
         glances = [glance_of(planes_of(frame), index, at) for index, (at, frame) in enumerate(video.frames())]
-    products = products_of(np.stack([sketch_of(glance) for glance in glances]))
+    products = products_of(sketches_of(glances))
     features, labels = cuts.cut_features(products), cut_labels(film)
     kept = (cuts.plausible(features)) & (labels >= 0)
     stretches = []

@@ -11,7 +11,7 @@ import pytest
 from telecine_components.media.glance import Glance
 from telecine_components.media.shots.finder import MIXTURE_DISCOUNT, Rule, ShotFinder, candidates
 from telecine_components.media.shots.plain import PlainRun, PlainRuns, widened
-from telecine_components.media.shots.products import REACH_PAIRS, contrast_of, products_of, sketch_of
+from telecine_components.media.shots.products import REACH_PAIRS, contrasts_of, products_of, sketches_of
 from telecine_components.media.shots.shot import NO_DOUBT, Doubt, Shot, Transition, shots_between
 
 Pixels = npt.NDArray[np.uint8]
@@ -182,7 +182,7 @@ def test_a_dissolve_casts_less_doubt_than_a_cut_of_equal_odds() -> None:
     for glance in film:
         finder.look_at(glance)
     (shot,) = finder.shots()
-    possible = candidates(products_of(np.stack([sketch_of(glance) for glance in film])), range(len(film)), rule)
+    possible = candidates(products_of(sketches_of(film)), range(len(film)), rule)
     likeliest = max(possible, key=lambda each: each.excess)
     assert likeliest.kind == "dissolve"
     assert shot.doubt_within(0, len(film)) == likeliest.excess - MIXTURE_DISCOUNT
@@ -215,8 +215,18 @@ def test_a_film_of_one_frame_is_one_shot() -> None:
     assert finder.shots() == [Shot(0, 1, "start", "end")]
 
 
+def test_a_sketch_is_the_means_of_cells_whatever_is_sketched_with_it() -> None:
+    glances = _glances(_shot(14, 5, speed=3))
+    sketches = sketches_of(glances)
+    luma, chroma = glances[3].luma.astype(float), glances[3].chroma.astype(float)
+    cells = luma.reshape(18, 3, 32, 3).mean(axis=(1, 3)).ravel()
+    coloured = chroma.reshape(2, 9, 3, 16, 3).mean(axis=(2, 4)).ravel()
+    assert np.abs(sketches[3] - np.concatenate([cells, 2 * (coloured - 128)])).max() <= 1
+    assert np.array_equal(sketches[3:4], sketches_of(glances[3:4]))
+
+
 def test_products_are_those_of_the_frames_themselves() -> None:
-    sketches = np.stack([sketch_of(glance) for glance in _glances(_shot(14, 70, speed=3))])
+    sketches = sketches_of(_glances(_shot(14, 70, speed=3)))
     products = products_of(sketches)
     values = sketches.astype(float)
     assert products.whole[5, 20] == pytest.approx(values[20] @ values[25] / 576)
@@ -224,13 +234,12 @@ def test_products_are_those_of_the_frames_themselves() -> None:
     centred = np.concatenate([values[:, :576] - values[:, :576].mean(axis=1, keepdims=True), values[:, 576:]], axis=1)
     assert products.varied[7, 62] == pytest.approx(centred[62] @ centred[69] / 576)
     assert products.distance(3)[11] == pytest.approx(np.sqrt(((values[11] - values[14]) ** 2).sum() / 576))
-    assert contrast_of(sketches[9]) == pytest.approx(np.sqrt(products.varied[0, 9]))
+    assert contrasts_of(sketches) == pytest.approx(np.sqrt(products.varied[0]))
 
 
 def test_plain_frames_at_the_ends_of_a_film_separate_nothing() -> None:
     plain, runs = np.zeros((10, 54, 96, 3), np.uint8), PlainRuns()
-    for glance in _glances(np.concatenate([plain, _shot(1), plain, _shot(2), plain])):
-        runs.look_at(sketch_of(glance))
+    runs.look_at(sketches_of(_glances(np.concatenate([plain, _shot(1), plain, _shot(2), plain]))))
     assert [(run.start, run.end) for run in runs.runs()] == [(40, 50)]
 
 

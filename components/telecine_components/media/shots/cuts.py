@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from telecine_components.media.shots.products import Floats, Products, lasting_change
+from telecine_components.media.shots.products import Floats, Products
 from telecine_components.media.shots.weights import CUT_BIAS, CUT_WEIGHTS
 
 CONTEXT_FRAMES = 16
@@ -35,7 +35,7 @@ def cut_features(products: Products) -> dict[str, Floats]:
         _around(values, side)
         for values, side in ((change, _SIDE_PAIRS), (change, _WIDE_SIDE_PAIRS), (unlike, _SIDE_PAIRS))
     )
-    lasting, lasting_unlike = lasting_change(products)
+    lasting, lasting_unlike = products.lasting_change
     peak, stays = _log_ratio(change, widely[:, -1]), _log_ratio(lasting, change)
     unlike_peak = np.log((unlike + _SHARE) / (unlike_around[:, -1] + _SHARE))
     least_unlike = np.minimum(unlike, lasting_unlike)

@@ -15,10 +15,12 @@ import numpy.typing as npt
 from telecine_components.media.glance import Glance
 from telecine_components.media.shots import cuts, mixtures
 from telecine_components.media.shots.plain import PlainRuns, widened
-from telecine_components.media.shots.products import REACH_PAIRS, Products, Sketch, products_of, sketch_of
+from telecine_components.media.shots.products import REACH_PAIRS, Products, Sketch, products_of, sketches_of
 from telecine_components.media.shots.shot import NO_DOUBT, Doubt, Kind, Shot, Transition, shots_between
 
 BLOCK_FRAMES = 1024
+SKETCHED_FRAMES = 32
+"""So many are sketched at once, which saves most of the calls."""
 MIXTURE_DISCOUNT = 0.5
 """Log odds by which a dissolve or fade casts less doubt than a hard cut, so that one limit serves both; chosen on the
 tuning films."""
@@ -64,21 +66,30 @@ class ShotFinder:
         self._block_frames = block_frames
         self._indices = array("q")
         self._plain = PlainRuns()
+        self._waiting: list[Glance] = []
         self._sketches: list[Sketch] = []
         self._settled = 0
         self._candidates: list[Candidate] = []
 
     def look_at(self, glance: Glance) -> None:
         """Take in one more frame."""
-        sketch = sketch_of(glance)
+        self._waiting.append(glance)
         self._indices.append(glance.index)
-        self._plain.look_at(sketch)
-        self._sketches.append(sketch)
+        if len(self._waiting) == SKETCHED_FRAMES:
+            self._sketch_waiting()
+
+    def _sketch_waiting(self) -> None:
+        sketches = sketches_of(self._waiting)
+        self._waiting.clear()
+        self._plain.look_at(sketches)
+        self._sketches += list(sketches)
         if len(self._sketches) >= self._block_frames + 2 * CONTEXT_FRAMES:
             self._settle(len(self._indices) - CONTEXT_FRAMES)
 
     def transitions(self) -> list[Transition]:
         """The transitions between all frames that were seen, in their order, by frames of the film."""
+        if self._waiting:
+            self._sketch_waiting()
         if len(self._indices) > self._settled + 1:
             self._settle(len(self._indices))
         found = strongest(self._candidates, len(self._indices))

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from telecine_components.media.shots.products import NOISE_POWER, Floats, Products, lasting_change
+from telecine_components.media.shots.products import NOISE_POWER, Floats, Products
 from telecine_components.media.shots.weights import MIXTURE_BIAS, MIXTURE_WEIGHTS
 
 LENGTHS = (3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 17, 20, 23, 26, 29, 32)
@@ -111,7 +111,7 @@ def mixtures(products: Products, length: int) -> Mixtures:
         least_sum=least_sum,
         dip=np.sqrt((least_power + NOISE_POWER) / (lesser + NOISE_POWER)),
         contrast=np.sqrt(lesser),
-        turn=np.lib.stride_tricks.sliding_window_view(lasting_change(products)[1], length)[:num].max(axis=1),
+        turn=np.lib.stride_tricks.sliding_window_view(products.lasting_change[1], length)[:num].max(axis=1),
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from array import array
 from collections.abc import Sequence
 
-from telecine_components.media.shots.products import Sketch, contrast_of, likeness_of
+from telecine_components.media.shots.products import Sketch, contrasts_of, likeness_of
 from telecine_components.media.shots.shot import Transition
 
 PLAIN_CONTRAST = 3.5
@@ -40,9 +40,13 @@ class PlainRuns:
         self._before: Sketch | None = None
         self._start: int | None = None
 
-    def look_at(self, sketch: Sketch) -> None:
-        """Take in one more frame."""
-        place, contrast = len(self.contrasts), contrast_of(sketch)
+    def look_at(self, sketches: Sketch) -> None:
+        """Take in the next frames, [F, 864]."""
+        for sketch, contrast in zip(sketches, contrasts_of(sketches).tolist(), strict=True):
+            self._take_in(sketch, contrast)
+
+    def _take_in(self, sketch: Sketch, contrast: float) -> None:
+        place = len(self.contrasts)
         self.contrasts.append(contrast)
         if contrast < PLAIN_CONTRAST:
             self._start = place if self._start is None else self._start

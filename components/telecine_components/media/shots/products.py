@@ -5,13 +5,15 @@ products of integers, so they are exact and depend neither on threads nor on how
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from telecine_components.media.glance import CHROMA_HEIGHT_PX, CHROMA_WIDTH_PX, HEIGHT_PX, WIDTH_PX, Glance
+from telecine_components.media.glance import CHROMA_WIDTH_PX, HEIGHT_PX, WIDTH_PX, Glance
 from telecine_components.media.shots.flow import change_powers
 
 REACH_PAIRS = 33
@@ -30,20 +32,28 @@ Sketch = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float64]
 
 
-def sketch_of(glance: Glance) -> Sketch:
-    """A frame as one vector, int16 [864]: luma [18, 32], then Cb and Cr [9, 16] as distances from grey."""
-    luma = cv2.resize(glance.luma, (WIDTH_PX // _SHRINK, HEIGHT_PX // _SHRINK), interpolation=cv2.INTER_AREA)
-    size = CHROMA_WIDTH_PX // _SHRINK, CHROMA_HEIGHT_PX // _SHRINK
-    chroma = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in glance.chroma]
-    sketch = np.concatenate([luma.reshape(-1), *(plane.reshape(-1) for plane in chroma)]).astype(np.int16)
-    sketch[_LUMA_CELLS:] = _CHROMA_WEIGHT * (sketch[_LUMA_CELLS:] - 128)
-    return sketch
+def sketches_of(glances: Sequence[Glance]) -> Sketch:
+    """Frames as vectors, int16 [F, 864]: luma [18, 32], then Cb and Cr [9, 16] as distances from grey."""
+    lumas = _cells([glance.luma for glance in glances])
+    chromas = _cells([glance.chroma.reshape(-1, CHROMA_WIDTH_PX) for glance in glances])
+    sketches = np.concatenate([lumas, chromas], axis=1).astype(np.int16)
+    sketches[:, _LUMA_CELLS:] = _CHROMA_WEIGHT * (sketches[:, _LUMA_CELLS:] - 128)
+    return sketches
 
 
-def contrast_of(sketch: Sketch) -> float:
-    """How much there is to see, in grey levels: the deviation of luma from its mean and of chroma from grey."""
-    values = _centred(sketch)
-    return math.sqrt(float(values @ values) / _LUMA_CELLS)
+def _cells(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Means over cells of pictures [F, h, w], which are shrunk at once below each other: [F, cells]."""
+    tall = np.concatenate(pictures)
+    size = tall.shape[1] // _SHRINK, tall.shape[0] // _SHRINK
+    return np.asarray(cv2.resize(tall, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(len(pictures), -1)
+
+
+def contrasts_of(sketches: Sketch) -> Floats:
+    """How much there is to see, in grey levels [F]: the deviation of luma from its mean and of chroma from grey."""
+    values = sketches.astype(np.float64)
+    power = np.einsum("fn,fn->f", values, values) - values[:, :_LUMA_CELLS].sum(axis=1) ** 2 / _LUMA_CELLS
+    contrasts: Floats = np.sqrt(power / _LUMA_CELLS)
+    return contrasts
 
 
 def likeness_of(left: Sketch, right: Sketch) -> float:
@@ -90,6 +100,21 @@ class Products:
         unlike: Floats = 1 - self.varied[lag, :num] / np.sqrt(power[:num] * power[lag:])
         return unlike
 
+    @functools.cached_property
+    def lasting_change(self) -> tuple[Floats, Floats]:
+        """For each pair [F - 1] the least distance, and unlikeness, of the last frames before it and the first after.
+
+        A flash of a few frames changes much, but what was there before comes again.
+        """
+        least = np.full((2, len(self) - 1), np.inf)
+        for lag in range(1, 2 * FLASH_FRAMES + 2):
+            for values, kept in zip((self.distance(lag), self.unlikeness(lag)), least, strict=True):
+                for before in range(max(0, lag - 1 - FLASH_FRAMES), min(FLASH_FRAMES, lag - 1) + 1):
+                    # Frames i - before and i - before + lag.
+                    reached = kept[before : before + len(values)]
+                    np.minimum(reached, values[: len(reached)], out=reached)
+        return least[0], least[1]
+
 
 def products_of(sketches: Sketch) -> Products:
     """Products of the frames of sketches [F, 864]."""
@@ -108,18 +133,3 @@ def products_of(sketches: Sketch) -> Products:
     lumas = sketches[:, :_LUMA_CELLS].reshape(num, HEIGHT_PX // _SHRINK, WIDTH_PX // _SHRINK)
     change, unmoved = change_powers(lumas)
     return Products(band / _LUMA_CELLS, varied, sums[:num] / _LUMA_CELLS, change, unmoved)
-
-
-def lasting_change(products: Products) -> tuple[Floats, Floats]:
-    """For each pair [F - 1] the smallest distance, and unlikeness, of the last frames before it and the first after it.
-
-    A flash of a few frames changes much, but what was there before comes again.
-    """
-    least = np.full((2, len(products) - 1), np.inf)
-    for lag in range(1, 2 * FLASH_FRAMES + 2):
-        for values, kept in zip((products.distance(lag), products.unlikeness(lag)), least, strict=True):
-            for before in range(max(0, lag - 1 - FLASH_FRAMES), min(FLASH_FRAMES, lag - 1) + 1):
-                # Frames i - before and i - before + lag.
-                reached = kept[before : before + len(values)]
-                np.minimum(reached, values[: len(reached)], out=reached)
-    return least[0], least[1]
