@@ -36,7 +36,9 @@ class Video:
     Attributes:
         width_px, height_px: size as shown, so after the rotation that the file asks for.
         fps: average rate; 0.0 where the file does not say.
-        num_frames: as the header says; 0 where it does not.
+        num_frames: to be shown, as the header says; 0 where it does not.
+        first_stamp: when the first frame is shown that can be decoded, in the stream's time base; None where it has
+            no stamp. Packets before it are of no use: a recording may begin amid a group of pictures.
         codec: name of the coding, such as "h264".
         coded_bytes: size of the stream's packets that :meth:`frames` has decoded so far.
     """
@@ -45,7 +47,7 @@ class Video:
         self._container, self._stream = container, stream
         self._stream_frames = self._decode()
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-        self.num_frames = stream.frames
+        self.num_frames = _num_shown(container, stream)
         self.codec = stream.codec_context.codec.canonical_name
         self.coded_bytes = 0
         self._decoded = 0
@@ -54,6 +56,7 @@ class Video:
         if not self._head:
             raise BadData("no decodable frame")
         first = self._head[0]
+        self.first_stamp = first.pts
         turned = first.rotation % 180 != 0
         self.width_px, self.height_px = (first.height, first.width) if turned else (first.width, first.height)
 
@@ -112,19 +115,28 @@ class Video:
             yield from packet.decode()
 
     def _check_complete(self, last_s: float) -> None:
-        if self._decoded < COMPLETE_RATIO * self.num_frames:
-            raise BadData(f"truncated after {self._decoded} of {self.num_frames} frames")
-        promised_s = self._promised_s()
+        """Whether nothing is missing behind the last frame, which may stand for long: where frames count, they do."""
+        if self.num_frames:
+            if self._decoded < COMPLETE_RATIO * self.num_frames:
+                raise BadData(f"truncated after {self._decoded} of {self.num_frames} frames")
+            return
+        promised_s, begins_s = self._promised_s()
+        last_s += max(0.0, (self._head[0].time or 0.0) - begins_s)
         if self.fps and last_s + 1 / self.fps < COMPLETE_RATIO * promised_s:
             raise BadData(f"truncated after {last_s:.2f} of {promised_s:.2f} s")
 
-    def _promised_s(self) -> float:
-        """How long the stream lasts by its header, 0.0 where that does not say."""
-        if self._stream.duration and self._stream.time_base:
-            return float(self._stream.duration * self._stream.time_base)
-        # The file's length is the longest of its streams, and is this one's where there is no other.
+    def _promised_s(self) -> tuple[float, float]:
+        """How long the stream lasts by its header, 0.0 where that does not say, and the stamp from which that counts.
+
+        What lies between that stamp and the first frame cannot be decoded, or is nothing.
+        """
+        base = self._stream.time_base
+        if self._stream.duration and base:
+            return float(self._stream.duration * base), float((self._stream.start_time or 0) * base)
+        # The file's length is the longest of its streams, and is this one's where there is no other. Matroska counts
+        # it from zero, whenever the first frame is shown.
         alone = len(self._container.streams) == 1
-        return (self._container.duration or 0) / av.time_base if alone else 0.0
+        return ((self._container.duration or 0) / av.time_base if alone else 0.0), 0.0
 
     @contextlib.contextmanager
     def _decoder_errors(self) -> Iterator[None]:
@@ -194,6 +206,12 @@ def _check_header(container: InputContainer, stream: VideoStream, size: int) -> 
         whole = sum(entry.pos + entry.size <= size for entry in entries)
         if whole < COMPLETE_RATIO * len(entries):
             raise BadData(f"truncated after {whole} of {len(entries)} frames")
+
+
+def _num_shown(container: InputContainer, stream: VideoStream) -> int:
+    """Frames that a header promises to show; an edit list hides the others."""
+    entries = stream.index_entries if stream.frames and "mp4" in container.format.name else ()
+    return sum(not entry.is_discard for entry in entries) if entries else stream.frames
 
 
 def _largest_stream(container: InputContainer) -> VideoStream:

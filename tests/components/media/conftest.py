@@ -32,11 +32,13 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         stamps: list[int] | None = None,
         rotation: float = 0.0,
         faststart: bool = False,
+        group: int | None = None,
     ) -> Path:
         path = tmp_path / name
         options = {"movflags": "+faststart"} if faststart else {}
+        groups = {"g": str(group), "sc_threshold": "0"} if group else {}
         with av.open(str(path), "w", options=options) as container:
-            outs = [container.add_stream(codec, rate=Fraction(12)) for _ in streams]
+            outs = [container.add_stream(codec, rate=Fraction(12), options=groups) for _ in streams]
             for out, frames in zip(outs, streams, strict=True):
                 out.height, out.width, out.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
                 if rotation:
@@ -64,3 +66,23 @@ def sound_only(tmp_path: Path) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.fixture
+def copied() -> Callable[..., Path]:
+    """Copy a film's packets from one on into another file, all so many seconds later, the last one to stand so long."""
+
+    def copy(source: Path, target: Path, *, first: int = 0, later_s: float = 0, last_s: float | None = None) -> Path:
+        with av.open(str(source)) as film, av.open(str(target), "w") as out:
+            stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
+            packets = [packet for packet in film.demux(video=0) if packet.size][first:]
+            if last_s is not None:
+                packets[-1].duration = round(last_s / packets[-1].time_base)
+            for packet in packets:
+                packet.pts += round(later_s / packet.time_base)
+                packet.dts += round(later_s / packet.time_base)
+                packet.stream = stream
+                out.mux(packet)
+        return target
+
+    return copy

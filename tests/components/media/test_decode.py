@@ -73,6 +73,29 @@ def test_a_file_cut_off_before_its_index_is_bad_data(write_video: Callable[..., 
     assert _reason(path).startswith("not a video")
 
 
+@pytest.mark.parametrize(
+    ("name", "how", "num_frames"),
+    [
+        ("hidden by an edit list.mp4", {"later_s": -1}, 12),
+        ("begins at ten seconds.mkv", {"later_s": 10}, 24),
+        ("stands at its end.mp4", {"last_s": 10}, 24),
+        ("begins amid a group.ts", {"first": 4}, 12),
+    ],
+)
+def test_a_whole_film_is_not_taken_for_a_truncated_one(
+    write_video: Callable[..., Path],
+    copied: Callable[..., Path],
+    ramp: Pixels,
+    tmp_path: Path,
+    name: str,
+    how: dict[str, float],
+    num_frames: int,
+) -> None:
+    with open_video(copied(write_video("source.mp4", ramp, group=12), tmp_path / name, **how)) as video:
+        times_s = [time_s for time_s, _ in video.frames()]
+    assert times_s == pytest.approx([index / 12 for index in range(num_frames)], abs=2e-3)
+
+
 def test_a_file_cut_off_after_its_index_says_how_far_it_went(write_video: Callable[..., Path]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (24, 48, 64, 3), np.uint8)
     path = write_video("cut.mp4", noise, faststart=True)
