@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from telecine_components.media import nal
-from telecine_components.media.decode import open_stream
+from telecine_components.media.decode import open_stream, open_video
 from telecine_components.stages import alive
 
 TIMED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts"})
@@ -110,8 +110,10 @@ def index_of(path: Path) -> PacketIndex | None:
     """Read the packets of the video stream; None where they do not say which frame is which, or cannot be copied.
 
     Raises:
-        BadData: as :func:`open_stream`.
+        BadData: as :func:`open_video`.
     """
+    with open_video(path) as video:
+        first = video.first_stamp
     with open_stream(path) as (container, stream):
         name, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
         if container.format.name not in TIMED_FORMATS or name not in COPIED_CODECS or not _is_plain(name, extradata):
@@ -132,7 +134,9 @@ def index_of(path: Path) -> PacketIndex | None:
                 if _is_entry(name, units):
                     entries.append(place)
         time_base = stream.time_base
-    if time_base is None or len(set(stamps)) < len(stamps) or len(hidden) == len(stamps):
+    # A recording may begin amid a group of pictures: what comes before the first that can be decoded is never shown.
+    hidden += [place for place, stamp in enumerate(stamps) if first is None or stamp < first]
+    if time_base is None or len(set(stamps)) < len(stamps) or len(set(hidden)) == len(stamps):
         return None
     return _index(time_base, np.array(stamps, np.int64), hidden, entries, frozenset(ids))
 

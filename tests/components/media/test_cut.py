@@ -21,6 +21,7 @@ FPS = 25
 NUM_FRAMES = 72
 GOP = 24
 CLOSE_DB = 38.0
+OPEN_HEVC = {"preset": "ultrafast", "x265-params": "log-level=0:open-gop=1"}
 Film = Callable[..., Path]
 
 
@@ -194,15 +195,44 @@ def test_an_open_group_of_pictures_is_not_begun_in_the_middle(film: Film, tmp_pa
 
 
 def test_pictures_that_lead_a_random_access_point_of_hevc_are_left_out(film: Film, tmp_path: Path) -> None:
-    path = film("film.hevc.mp4", "libx265", options={"preset": "ultrafast", "x265-params": "log-level=0:open-gop=1"})
-    with av.open(str(path)) as container:
-        packets = [(packet.pts or 0, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    path = film("film.hevc.mp4", "libx265", options=OPEN_HEVC)
+    packets = _packets(path)
     second = [place for place, (_, is_key) in enumerate(packets) if is_key][1]
     assert min(packets[second + 1 :]) < packets[second], "pictures lead the second keyframe"
     found = made(path, [(GOP, NUM_FRAMES), (30, 60)], tmp_path)
     assert _ways(found) == ["copy", "encode"]
     with av.open(str(found[0][1])) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "keyframe", "behind", "ways"),
+    [
+        ("film.ts", "libx264", {}, 0, 5, ["copy", "smart", "copy"]),
+        ("open.hevc.mkv", "libx265", OPEN_HEVC, 1, 0, ["encode", "encode", "copy"]),
+    ],
+)
+def test_a_recording_that_begins_amid_a_group_is_counted_from_what_it_shows(
+    film: Film,
+    copied: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    codec: str,
+    options: dict[str, str],
+    keyframe: int,
+    behind: int,
+    ways: list[str],
+) -> None:
+    whole = film(name, codec, options=options)
+    first = [place for place, (_, is_key) in enumerate(_packets(whole)) if is_key][keyframe] + behind
+    path = copied(whole, tmp_path / f"amid.{name}", first=first)
+    assert len(shown(path).frames) == 2 * GOP < len(_packets(path)), "some packets cannot be decoded"
+    assert _ways(made(path, [(0, GOP), (GOP - 5, GOP + 5), (GOP, 2 * GOP)], tmp_path)) == ways
+
+
+def _packets(path: Path) -> list[tuple[int, bool]]:
+    with av.open(str(path)) as container:
+        return [(packet.pts or 0, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
 
 
 @pytest.mark.parametrize(
