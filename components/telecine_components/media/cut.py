@@ -231,10 +231,12 @@ def _stretches(index: PacketIndex, parts: Iterable[Part]) -> "collections.deque[
 def _counted(path: Path, film: Film, clips: Sequence[tuple[ClipFile, Sequence[Part]]]) -> Iterator[ClipFile]:
     """Decode the film from its first frame and number the frames as they come; yield each clip that is whole."""
     queue = _Queue((parts[0].start, clip) for clip, parts in clips)
+    stamp = -1
     with open_video(path) as video:
         for number, (time_s, frame) in enumerate(video.frames()):
+            stamp = max(stamp + 1, round(time_s / film.time_base))  # frames of one time still come one after the other
             for clip in queue.active(number):
-                clip.encode(number, round(time_s / film.time_base), frame)
+                clip.encode(number, stamp, frame)
             yield from queue.finished()
             if queue.is_done:
                 return

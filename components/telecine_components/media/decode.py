@@ -22,6 +22,8 @@ FALLBACK_FPS = 25.0
 COMPLETE_RATIO = 0.9
 """A file that gives fewer of the frames (or seconds) that its header promises is truncated; edit lists and
 rounded durations take less than that."""
+RESET_S = 1.0
+"""Stamps that step back by more begin anew, as where files were joined; a picture that is less late is held back."""
 MOST_PIXELS = 36_000_000
 """A picture of more is refused: one of 8K has 33 million, and a decoder holds many pictures at once."""
 HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
@@ -49,6 +51,8 @@ class Video:
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self.num_frames = _num_shown(container, stream)
         self.codec = stream.codec_context.codec.canonical_name
+        # An AVI says when a picture is decoded; of those that are predicted from later ones, that says nothing.
+        self._is_stamped = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         self.coded_bytes = 0
         self._decoded = 0
         with self._decoder_errors():
@@ -61,13 +65,12 @@ class Video:
         self.width_px, self.height_px = (first.height, first.width) if turned else (first.width, first.height)
 
     def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield (seconds since the first frame, frame) in the order shown; can be walked once.
+        """Yield (seconds since the first frame, never falling; frame) in the order shown; can be walked once.
 
         Raises:
             BadData: the stream breaks, or ends before the header says it should.
         """
-        first_s: float | None = None
-        time_s = 0.0
+        time_s, clock = 0.0, _Clock(1 / (self.fps or FALLBACK_FPS))
         size = self._head[0].width, self._head[0].height
         for frame in itertools.chain(self._head, self._rest()):
             if (frame.width, frame.height) != size:
@@ -75,12 +78,7 @@ class Video:
                 raise BadData(f"changes from {was} to {now} pixels at frame {self._decoded}")
             if frame.is_corrupt:
                 raise BadData(f"damaged at frame {self._decoded}")
-            stamp_s = frame.time
-            if stamp_s is None:
-                time_s = self._decoded / (self.fps or FALLBACK_FPS)
-            else:
-                first_s = stamp_s if first_s is None else first_s
-                time_s = stamp_s - first_s
+            time_s = clock.at(frame.time if self._is_stamped else None)
             self._decoded += 1
             alive.beat()
             yield time_s, frame
@@ -144,6 +142,32 @@ class Video:
             yield
         except av.FFmpegError as error:
             raise cause_of(error, f"undecodable after {self._decoded} frames") from error
+
+
+class _Clock:
+    """Seconds since the first frame, from stamps that may be missing, step back, or begin anew.
+
+    Args:
+        step_s: how long a frame lasts that nothing is said of.
+    """
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
+        self._origin_s: float | None = None
+        self._last_s: float | None = None
+
+    def at(self, stamp_s: float | None) -> float:
+        """The time of the next frame."""
+        expected_s = 0.0 if self._last_s is None else self._last_s + self._step_s
+        if stamp_s is None:
+            time_s = expected_s
+        else:
+            last_s = self._last_s or 0.0
+            if self._origin_s is None or stamp_s - self._origin_s < last_s - RESET_S:
+                self._origin_s = stamp_s - expected_s
+            time_s = max(stamp_s - self._origin_s, last_s)
+        self._last_s = time_s
+        return time_s
 
 
 @contextlib.contextmanager

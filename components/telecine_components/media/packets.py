@@ -150,8 +150,8 @@ def _index(
     places = places[np.argsort(stamps[places])]
     shown = np.full(len(stamps), -1, np.int64)
     shown[places] = np.arange(len(places))
-    # Behind a hidden one that comes first there is something to see; one at the end would only break the order.
-    entries = [each for each in entries if visible[each] or stamps[each] < stamps[places[0]]]
+    # Behind a hidden one that comes first there is something to see; a later one would only break the order.
+    entries = [each for each in entries if visible[each] or each < places.min()]
     return PacketIndex(
         time_base=time_base,
         shown=shown,

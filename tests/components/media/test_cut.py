@@ -96,8 +96,11 @@ def _check_alike(clip: Shown, source: Shown, result: Cut) -> None:
     unequal = [(ours, theirs) for ours, theirs in zip(clip.frames, wanted, strict=True) if (ours != theirs).any()]
     assert len(unequal) <= result.num_encoded
     for ours, theirs in unequal:
-        error = np.mean((ours.astype(float) - theirs) ** 2)
-        assert 10 * np.log10(255**2 / error) > CLOSE_DB
+        assert _psnr(ours, theirs) > CLOSE_DB
+
+
+def _psnr(ours: Pixels, theirs: Pixels) -> float:
+    return float(10 * np.log10(255**2 / np.mean((ours.astype(float) - theirs) ** 2)))
 
 
 def _ways(found: Sequence[tuple[Cut | None, Path]]) -> list[str | None]:
@@ -228,6 +231,29 @@ def test_a_recording_that_begins_amid_a_group_is_counted_from_what_it_shows(
     path = copied(whole, tmp_path / f"amid.{name}", first=first)
     assert len(shown(path).frames) == 2 * GOP < len(_packets(path)), "some packets cannot be decoded"
     assert _ways(made(path, [(0, GOP), (GOP - 5, GOP + 5), (GOP, 2 * GOP)], tmp_path)) == ways
+
+
+def test_joined_recordings_are_cut_across_the_place_where_the_stamps_begin_anew(
+    film: Film, copied: Callable[..., Path], tmp_path: Path
+) -> None:
+    parts = [copied(film("film.mp4"), tmp_path / f"{later_s}.ts", later_s=later_s) for later_s in (20, 0)]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert _ways(made(path, [(0, 24), (20, 60)], tmp_path)) == ["copy", "smart"]
+    assert _ways(made(path, [(60, 90), (80, 100)], tmp_path)) == ["encode", "encode"]
+
+
+def test_frames_of_one_time_come_one_after_the_other(film: Film, copied: Callable[..., Path], tmp_path: Path) -> None:
+    parts = [copied(film("film.mp4"), tmp_path / f"{later_s}.ts", later_s=later_s) for later_s in (0, 2.4)]
+    path, target = tmp_path / "overlapping.ts", tmp_path / "clip.mp4"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    source = shown(path)
+    assert source.times_s[NUM_FRAMES - 1] == source.times_s[NUM_FRAMES], "held back"
+    assert cut(path, [source.span(60, 90)], [target], Rule()) == [Cut(60, 90, 30)]
+    clip = shown(target)
+    assert sorted(set(clip.times_s)) == clip.times_s
+    for ours, theirs in zip(clip.frames, source.frames[60:90], strict=True):
+        assert _psnr(ours, theirs) > CLOSE_DB
 
 
 def _packets(path: Path) -> list[tuple[int, bool]]:

@@ -33,6 +33,28 @@ def test_times_follow_the_stamps_of_a_variable_rate(write_video: Callable[..., P
     assert times_s == pytest.approx([(stamp - 5) / 12 for stamp in stamps])
 
 
+def test_an_avi_that_predicts_from_later_pictures_is_timed_by_its_rate(
+    write_video: Callable[..., Path], ramp: Pixels
+) -> None:
+    with open_video(write_video("a.avi", ramp)) as video:
+        found = [(time_s, frame.time) for time_s, frame in video.frames()]
+    assert found != sorted(found, key=lambda each: each[1] or 0.0), "its stamps are those of decoding"
+    assert [time_s for time_s, _ in found] == pytest.approx([index / 12 for index in range(24)])
+
+
+@pytest.mark.parametrize("later_s", [10, 20])
+def test_joined_recordings_go_on_where_the_stamps_begin_anew(
+    write_video: Callable[..., Path], copied: Callable[..., Path], ramp: Pixels, tmp_path: Path, later_s: float
+) -> None:
+    source = write_video("source.mp4", ramp)
+    parts = [copied(source, tmp_path / f"{each}.ts", later_s=each) for each in (later_s, 10)]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_video(path) as video:
+        times_s = [time_s for time_s, _ in video.frames()]
+    assert times_s == pytest.approx([index / 12 for index in range(48)], abs=1e-4)
+
+
 def test_the_stream_with_the_most_pixels_is_decoded(write_video: Callable[..., Path], ramp: Pixels) -> None:
     with open_video(write_video("two.mp4", ramp[:, :24, :32], ramp)) as video:
         assert (video.width_px, video.height_px) == (64, 48)

@@ -58,8 +58,7 @@ def analyse(path: Path, *, detector: str, num_threads: int = 1) -> Analysis:
                 ours.look_at(glance)
             meter.look_at(planes, glance)
             times_s.append(time_s)
-    # Broken stamps may step back; a clip must not end before it begins.
-    starts_s = np.maximum.accumulate(np.asarray(times_s))
+    starts_s = np.asarray(times_s)
     fps, last_s = _rate(video, starts_s)
     return Analysis(
         width_px=video.width_px,
