@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from telecine.errors import BadData
 from telecine_components.curate.split.sidecars import read_sidecar
 from telecine_components.media.clips import PARTS
 from telecine_models.backlot import clip
@@ -42,3 +43,26 @@ def test_fewer_than_six_parts_are_no_structured_caption(tmp_path: Path, given: A
 
 def test_nothing_said_has_no_captioner() -> None:
     assert read_sidecar(None).caption_columns(0.0, 1.0) == {"caption": "", "captions": None, "captioner": None}
+
+
+@pytest.mark.parametrize("name", ["film.txt", "film.json"])
+def test_a_mark_at_the_beginning_is_no_part_of_a_caption(tmp_path: Path, name: str) -> None:
+    text = "a day out" if name.endswith(".txt") else '{"caption": "a day out"}'
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert read_sidecar(tmp_path / name).whole.caption == "a day out"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"caption": "half a \\ud83d"}', "not UTF-8"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"caption": ' + "9" * 5000 + "}", "too many digits"),
+        ('{"shots": [{"start_s": NaN, "end_s": 1}]}', "in seconds"),
+        ('{"shots": [{"start_s": 0, "end_s": 1' + "0" * 400 + "}]}", "in seconds"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_meant_is_bad_data(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "film.json").write_text(text)
+    with pytest.raises(BadData, match=reason):
+        read_sidecar(tmp_path / "film.json")

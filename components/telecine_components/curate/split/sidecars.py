@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Container, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,23 +55,43 @@ def read_sidecar(path: Path | None) -> Sidecar:
     if path is None:
         return Sidecar()
     try:
-        text = path.read_text(encoding="utf-8")
-        return _from_json(json.loads(text)) if path.suffix == ".json" else Sidecar(whole=Words(text.strip()))
-    except UnicodeDecodeError:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        return _from_json(_parsed(text)) if path.suffix == ".json" else Sidecar(whole=Words(text.strip()))
+    except UnicodeError:
         raise BadData(f"sidecar {path.suffix} is not UTF-8") from None
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text, all whose strings can be written again; JSON can spell halves of characters."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise BadData(f"sidecar .json is not valid JSON: {error.msg} in line {error.lineno}") from None
+    except UnicodeError:
+        raise
+    except (RecursionError, ValueError):
+        raise BadData("sidecar .json is nested too deeply, or holds a number of too many digits") from None
+    return value
 
 
 def _from_json(truth: Any) -> Sidecar:
     if not isinstance(truth, dict):
         raise BadData(f"sidecar .json must hold an object, got {type(truth).__name__}")
     try:
-        shots = tuple((float(shot["start_s"]), float(shot["end_s"]), _words(shot)) for shot in truth.get("shots", ()))
-    except (AttributeError, KeyError, TypeError, ValueError):
+        shots = tuple(
+            (_seconds(shot["start_s"]), _seconds(shot["end_s"]), _words(shot)) for shot in truth.get("shots", ())
+        )
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise BadData("sidecar .json must give each of its shots start_s and end_s in seconds") from None
     licence, consent = (str(truth.get(name) or "") for name in ("licence", "consent"))
     return Sidecar(shots, _words(truth), licence, consent)
+
+
+def _seconds(value: Any) -> float:
+    if not math.isfinite(seconds := float(value)):
+        raise ValueError(seconds)
+    return seconds
 
 
 def _words(truth: Mapping[str, Any]) -> Words:
