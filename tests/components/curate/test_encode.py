@@ -1,9 +1,11 @@
 import dataclasses
 import tarfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from telecine.errors import InputError
 from telecine.settings import Settings
+from telecine_components.curate.encode.samples import write_shard
 from telecine_components.curate.encode.spec import Inputs
 from telecine_components.curate.encode.windows import size_of, windows_of
 from telecine_components.media.decode import open_video
@@ -47,7 +50,15 @@ def _local(deployment: Settings, row: dict[str, Any]) -> Path:
 
 
 def _clip(start_s: float, end_s: float) -> dict[str, Any]:
-    return {"clip_id": "ab", "start_s": start_s, "end_s": end_s, "end_frame": 0, "width_px": 4, "height_px": 3}
+    return {
+        "clip_id": "ab",
+        "start_s": start_s,
+        "end_s": end_s,
+        "start_frame": 0,
+        "end_frame": 0,
+        "width_px": 4,
+        "height_px": 3,
+    }
 
 
 def test_windows_fit_in_the_clip_and_never_overlap() -> None:
@@ -119,6 +130,24 @@ def test_the_index_leads_to_the_pixels_of_the_source(
     with open_video(footage / "one.mp4") as video:
         pictures: list[npt.NDArray[np.uint8]] = [thumbnail(planes_of(frame), 24, 16) for _, frame in video.frames()]
     assert np.array_equal(frames, np.stack([pictures[24 + 3 * step] for step in range(4)]))
+
+
+def test_a_film_that_stands_still_later_gives_the_frames_of_its_clips_all_the_same(tmp_path: Path) -> None:
+    stamps = [*range(40), *range(1000, 1010)]  # at 24 a second, so two a second on the average
+    with av.open(str(tmp_path / "still.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=24, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 4 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 24)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode(None))
+    clip = _clip(20 / 24, 36 / 24) | {"start_frame": 20, "end_frame": 36, "source_digest": "", "caption": ""}
+    clip |= {"licence": "", "consent": ""}
+    windows = windows_of(clip, dataclasses.replace(INPUTS, max_samples_per_clip=1))
+    (sample,) = write_shard(tmp_path / "still.mp4", windows, INPUTS, tmp_path / "shard.tar")
+    frames = read_array(tmp_path / "shard.tar", sample["offset"], sample["length"])
+    assert [round(float(frame.mean()) / 4) for frame in frames] == [22, 25, 28, 31]
 
 
 def test_a_shard_is_a_webdataset_tar(encode: Run, index_of: Rows, deployment: Settings) -> None:

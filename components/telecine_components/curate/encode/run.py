@@ -35,6 +35,7 @@ CLIP_COLUMNS = (
     "clip_id",
     "start_s",
     "end_s",
+    "start_frame",
     "end_frame",
     "width_px",
     "height_px",

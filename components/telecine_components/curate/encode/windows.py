@@ -20,6 +20,7 @@ class Window:
     times_s: tuple[float, ...]
     width_px: int
     height_px: int
+    start_frame: int
     end_frame: int
 
 
@@ -54,4 +55,4 @@ def _window(clip: Mapping[str, Any], start_s: float, inputs: Inputs) -> Window:
     width, height = size_of(clip, inputs)
     shape = (inputs.num_frames, height, width, inputs.sample_fps)
     sample_id = hashlib.sha256(f"{clip['clip_id']}:{start_s:.6f}:{shape}".encode()).hexdigest()[:16]
-    return Window(sample_id, clip, times_s, width, height, clip["end_frame"])
+    return Window(sample_id, clip, times_s, width, height, clip["start_frame"], clip["end_frame"])
