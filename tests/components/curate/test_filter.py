@@ -109,6 +109,12 @@ def test_each_threshold_rejects_for_its_own_reason(reason: str) -> None:
     assert first_reason(GOOD | BROKEN[reason], LIMITS) == reason
 
 
+@pytest.mark.parametrize(("start_s", "end_s"), [(3.1, 4.1), (1.1, 2.1), (0.033333, 1.033333)])
+def test_a_clip_that_lasts_as_long_as_it_must_or_may_is_kept(start_s: float, end_s: float) -> None:
+    limits = dataclasses.replace(LIMITS, min_duration_s=1.0, max_duration_s=1.0)
+    assert first_reason(GOOD | {"start_s": start_s, "end_s": end_s}, limits) is None
+
+
 def test_every_threshold_has_a_rule() -> None:
     named = {field.name for field in dataclasses.fields(Inputs) if not field.name.endswith("_uri")}
     assert sorted(rule.limit for rule in RULES.values()) == sorted(named)
