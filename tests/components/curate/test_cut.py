@@ -142,6 +142,12 @@ def test_another_shard_size_cuts_nothing_anew(cut: Run, deployment: Settings) ->
     assert sorted(items.glob("*/commit.json")) == made
 
 
+def test_lossless_parts_which_no_film_can_be_joined_with_are_refused(cut: Run) -> None:
+    assert cut(crf=1).num_clips == 4
+    with pytest.raises(InputError, match="crf must be at least 1, got 0"):
+        cut(crf=0)
+
+
 def test_a_changed_video_is_refused(cut: Run, footage: Path) -> None:
     (footage / "one.mp4").write_bytes((footage / "one.mp4").read_bytes() + b"\0\0\0\x08free")
     with pytest.raises(InputError, match=r"curate\.cut: one\.mp4 differs from what clips_uri describes"):

@@ -23,7 +23,12 @@ class Inputs:
     max_widen_frames: int = param(
         4, ge=0, help="Frames between a cut and a clip that may be added where that saves encoding."
     )
-    crf: int = param(18, ge=0, le=51, help="Quality of what is encoded: x264's rate factor, lower is better.")
+    crf: int = param(
+        18,
+        ge=1,
+        le=51,
+        help="Quality of what is encoded: x264's rate factor, lower is better; 0, lossless, cannot be joined.",
+    )
     preset: str = param("veryfast", choices=PRESETS, help="How hard x264 tries to make what is encoded small.")
     shard_mib: int = param(500, ge=1, help="Size of a shard at most; a larger clip has one of its own.")
     num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
