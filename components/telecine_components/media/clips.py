@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         pa.field("begins_with", pa.string()),  # "start", "cut", "dissolve", "fade", or "clip" inside a shot
         pa.field("ends_with", pa.string()),  # the same, with "end" for the file's
         # What the file says of itself.
-        pa.field("fps", pa.float64()),
+        pa.field("fps", pa.float64()),  # of the file, or of the clip where frames last unequally long
         pa.field("width_px", pa.int64()),  # as shown, after rotation
         pa.field("height_px", pa.int64()),
         pa.field("codec", pa.string()),

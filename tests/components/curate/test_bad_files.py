@@ -182,3 +182,4 @@ def test_each_file_is_a_row_with_a_reason_or_a_correct_result(
     slides = [row for row in rows if row["source"] == "slides.mp4"]
     assert [(row["start_frame"], row["end_frame"]) for row in slides] == [(0, 14), (14, 15), (15, 30)]
     assert [row["end_s"] for row in slides] == pytest.approx([14 / FPS, 58 / FPS, 73 / FPS], abs=1e-5)
+    assert [row["fps"] for row in slides] == pytest.approx([FPS, FPS / 44, FPS], rel=1e-4)

@@ -26,18 +26,23 @@ class Analysis:
 
     Attributes:
         edges_s: when each frame begins, in seconds since the first, and when the last one ends [F + 1].
-        fps: average rate.
+        fps: the rate of the film, or None where frames last unequally long.
         bits_per_pixel: size of the coded stream over the pixels shown.
     """
 
     width_px: int
     height_px: int
     codec: str
-    fps: float
+    fps: float | None
     bits_per_pixel: float
     edges_s: npt.NDArray[np.float64]
     shots: list[Shot]
     meter: Meter
+
+    def fps_of(self, start: int, end: int) -> float:
+        """Rate of some frames: a film that stands still somewhere is not slow elsewhere."""
+        seconds = float(self.edges_s[end] - self.edges_s[start])
+        return self.fps or ((end - start) / seconds if seconds > 0 else FALLBACK_FPS)
 
 
 def analyse(path: Path, *, detector: str, num_threads: int = 1) -> Analysis:
@@ -72,10 +77,10 @@ def analyse(path: Path, *, detector: str, num_threads: int = 1) -> Analysis:
     )
 
 
-def _rate(video: Video, starts_s: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Average rate, and how long the last frame lasts: as long as the typical one where the rate varies."""
+def _rate(video: Video, starts_s: npt.NDArray[np.float64]) -> tuple[float | None, float]:
+    """The rate, unless it varies, and how long the last frame lasts: then as long as the typical one."""
     measured = (len(starts_s) - 1) / starts_s[-1] if starts_s[-1] > 0 else 0.0
     if measured and abs(video.fps / measured - 1) > FPS_TOLERANCE:
-        return float(measured), float(np.median(np.diff(starts_s)))
+        return None, float(np.median(np.diff(starts_s)))
     fps = video.fps or FALLBACK_FPS
     return fps, 1 / fps

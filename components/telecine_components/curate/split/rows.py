@@ -54,7 +54,7 @@ def _row(found: Analysis, span: tuple[int, int], sidecar: Sidecar, source_digest
         "start_frame": start,
         "end_frame": end,
         "num_frames": end - start,
-        "fps": round(found.fps, 6),
+        "fps": round(found.fps_of(start, end), 6),
         "width_px": found.width_px,
         "height_px": found.height_px,
         "codec": found.codec,
