@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 H264_IDR, H264_SPS, H264_PPS = 5, 7, 8
 HEVC_RANDOM_ACCESS = range(16, 22)
+HEVC_SETS = range(32, 35)
 MAX_SETS = 32
 _START_CODE = re.compile(rb"\x00\x00+\x01")
 _LENGTH_BYTES = 4

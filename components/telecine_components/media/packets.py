@@ -131,6 +131,8 @@ def index_of(path: Path) -> PacketIndex | None:
             if packet.is_keyframe:
                 units = nal.units(bytes(packet), sized=sized) if name in _LENGTH_SIZE_BYTE else []
                 ids |= nal.set_ids(units) if name == "h264" else set()
+                if name == "hevc" and not sized and _has_other_sets(units, extradata):
+                    return None
                 if _is_entry(name, units):
                     entries.append(place)
         time_base = stream.time_base
@@ -168,6 +170,12 @@ def _is_plain(codec: str, extradata: bytes) -> bool:
     if place is None or not nal.is_record(extradata):
         return True
     return len(extradata) > place and extradata[place] & 3 == 3
+
+
+def _has_other_sets(units: Iterable[bytes], extradata: bytes) -> bool:
+    """Whether HEVC parameter sets lie behind start codes that the header does not know: a copy would lose them."""
+    known = {unit.rstrip(b"\0") for unit in nal.units(extradata, sized=False)}
+    return any(nal.hevc_kind(unit) in nal.HEVC_SETS and unit.rstrip(b"\0") not in known for unit in units)
 
 
 def _is_entry(codec: str, units: Iterable[bytes]) -> bool:

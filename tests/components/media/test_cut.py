@@ -21,6 +21,7 @@ FPS = 25
 NUM_FRAMES = 72
 GOP = 24
 CLOSE_DB = 38.0
+CLOSED_HEVC = {"x265-params": "log-level=0:open-gop=0"}
 OPEN_HEVC = {"preset": "ultrafast", "x265-params": "log-level=0:open-gop=1"}
 Film = Callable[..., Path]
 
@@ -231,6 +232,31 @@ def test_a_recording_that_begins_amid_a_group_is_counted_from_what_it_shows(
     path = copied(whole, tmp_path / f"amid.{name}", first=first)
     assert len(shown(path).frames) == 2 * GOP < len(_packets(path)), "some packets cannot be decoded"
     assert _ways(made(path, [(0, GOP), (GOP - 5, GOP + 5), (GOP, 2 * GOP)], tmp_path)) == ways
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "ways"),
+    [
+        ("libx264", ({"profile": "main"}, {"profile": "high"}), ["copy", "copy", "smart"]),
+        ("libx265", (CLOSED_HEVC, CLOSED_HEVC), ["copy", "copy", "encode"]),
+        ("libx265", (CLOSED_HEVC, {"x265-params": "log-level=0:open-gop=0:ctu=16"}), ["encode"] * 3),
+    ],
+)
+def test_other_parameter_sets_amid_a_recording_are_not_lost(
+    film: Film, copied: Callable[..., Path], tmp_path: Path, codec: str, options: Any, ways: list[str]
+) -> None:
+    parts = [
+        copied(
+            film(f"{codec}.{number}.mp4", codec, options={"preset": "ultrafast", **each}),
+            tmp_path / f"{number}.ts",
+            later_s=3 * number,
+        )
+        for number, each in enumerate(options)
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    begin = NUM_FRAMES
+    assert _ways(made(path, [(0, GOP), (begin, begin + GOP), (begin - 4, begin + GOP)], tmp_path)) == ways
 
 
 def test_joined_recordings_are_cut_across_the_place_where_the_stamps_begin_anew(
