@@ -30,6 +30,7 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     GenericError,
+    InvalidPathError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -309,6 +310,8 @@ class Store:
             if self.root is None and "NoSuchBucket" in str(error):
                 raise self._no_bucket() from None
             raise
+        except InvalidPathError as error:
+            raise InputError(f"store {self.uri}: {_reason(error)}; rename it, or give a folder without it") from None
         except GenericError as error:
             if self.root is not None:
                 raise OSError(f"store {self.uri}: {_reason(error)}") from error

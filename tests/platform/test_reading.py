@@ -1,12 +1,14 @@
 """What a component is given to read is what was committed, whatever a listing says."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from telecine.errors import BadData, RetryLater
+from telecine.errors import BadData, InputError, RetryLater
 from telecine.reading import Folder, Reader, is_sha256
 from telecine.storage import Entry, Store
 from telecine.work import commits
@@ -78,6 +80,14 @@ def test_a_folder_in_a_bucket_is_read_a_file_at_a_time_and_its_copies_go(bucket:
         assert folder.digest(here / "day one" / "b.txt") == hashlib.sha256(b"day one/b.txt").hexdigest()
     assert found == {name: name for name in wanted}
     assert not here.exists()
+
+
+def test_an_object_whose_name_is_no_path_is_refused(bucket: Store, tmp_path: Path) -> None:
+    whole = bucket.uri.removeprefix("s3://")
+    httpx.put(f"{os.environ['AWS_ENDPOINT_URL']}/{whole}/day//etc/evil.mp4", content=b"x").raise_for_status()
+    folder = Folder(f"{bucket.uri}/day", store_uri=f"file://{tmp_path}/store", home=tmp_path / "home")
+    with pytest.raises(InputError, match="day//etc/evil.mp4.*rename it"):
+        folder.digests()
 
 
 def test_an_object_that_changes_while_it_is_read_is_told_whatever_came_of_reading_it(
