@@ -93,7 +93,8 @@ def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) 
         What became of each span; None, and no file, where ``copy_only`` found nothing to copy.
 
     Raises:
-        BadData: the film cannot be decoded where it has to be, or does not have these frames.
+        BadData: the film cannot be decoded where it has to be, does not have these frames, or has some that no mp4
+            can hold.
     """
     index = index_of(path)
     if index is not None and not all(_agree(index, span) for span in spans):
@@ -107,8 +108,13 @@ def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) 
             for target, span, parts in zip(outputs, spans, plans, strict=True)
             if parts
         ]
-        for clip in _counted(path, film, made) if index is None else _walk(container, film, index, made):
-            clip.write()
+        try:
+            for clip in _counted(path, film, made) if index is None else _walk(container, film, index, made):
+                clip.write()
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # a full disk, say, is no fault of the film
+                raise
+            raise BadData(f"a clip cannot be encoded or be an mp4: {error.strerror}") from error
     return [_cut_of(parts) for parts in plans]
 
 

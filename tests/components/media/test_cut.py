@@ -357,6 +357,12 @@ def test_frames_that_a_film_does_not_have_are_bad_data(film: Film, tmp_path: Pat
         cut(film("film.mp4"), [Span(60, 90, 60 / FPS, 90 / FPS)], [tmp_path / "a.mp4"], Rule())
 
 
+def test_a_frame_that_stands_longer_than_an_mp4_can_say_is_bad_data(film: Film, tmp_path: Path) -> None:
+    path = film("years.mkv", stamps=[*range(36), *range(10**10, 10**10 + 36)])
+    with pytest.raises(BadData, match="cannot be encoded or be an mp4"):
+        cut(path, [shown(path).span(30, 40)], [tmp_path / "a.mp4"], Rule())
+
+
 def test_equal_films_give_equal_bytes(film: Film, tmp_path: Path) -> None:
     path = film("film.mp4")
     bytes_of = [[output.read_bytes() for _, output in made(path, SPANS, tmp_path)] for _ in range(2)]
