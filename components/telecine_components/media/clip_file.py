@@ -213,21 +213,20 @@ class _Encoded:
 
 
 def _picture(frame: av.VideoFrame, width: int, height: int, pix_fmt: str) -> av.VideoFrame:
-    """A frame in the encoder's format. 4:2:0 needs even sizes, so an odd side grows by its last row or column."""
+    """A frame in the encoder's format and in its own range of levels, RGB in that of video.
+
+    4:2:0 needs even sizes, so an odd side grows by its last row or column.
+    """
     if (frame.width, frame.height) == (width, height) and frame.format.name == pix_fmt:
         return frame
-    if (
-        (frame.width + frame.width % 2, frame.height + frame.height % 2)
-        == (width, height)
-        != (
-            frame.width,
-            frame.height,
-        )
-    ):
-        planes = frame.reformat(format="yuv444p").to_ndarray()
-        grown = np.pad(planes, ((0, 0), (0, frame.height % 2), (0, frame.width % 2)), mode="edge")
+    is_full = not frame.format.is_rgb and (frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG)
+    levels = ColorRange.JPEG if is_full else ColorRange.MPEG
+    if (frame.width, frame.height) != (width, height):
+        planes = frame.reformat(format="yuv444p", dst_color_range=levels).to_ndarray()
+        grown = np.pad(planes, ((0, 0), (0, height - frame.height), (0, width - frame.width)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grown), format="yuv444p")
-    return frame.reformat(width=width, height=height, format=pix_fmt)
+        frame.color_range = levels
+    return frame.reformat(format=pix_fmt, dst_color_range=levels)
 
 
 def _sample(packet: "av.Packet[VideoStream]") -> Sample:

@@ -54,7 +54,8 @@ def planes_of(frame: av.VideoFrame) -> Planes:
         return Planes(y, cb, cr, matrix, full_range, frame.rotation)
     if frame.format.is_rgb:
         matrix, full_range = colour.BT601, False  # what swscale makes of RGB
-    y, cb, cr = frame.reformat(format="yuv444p").planes[:3]
+    levels = ColorRange.JPEG if full_range else ColorRange.MPEG  # else swscale goes by the frame's, RGB's too
+    y, cb, cr = frame.reformat(format="yuv444p", dst_color_range=levels).planes[:3]
     return Planes(y, cb, cr, matrix, full_range, frame.rotation)
 
 

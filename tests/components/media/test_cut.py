@@ -326,6 +326,23 @@ def test_an_odd_side_grows_by_a_row_or_column_where_it_is_encoded(film: Film, tm
     assert np.abs(first[:63, :95].astype(int) - wanted).mean() < 2
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "size"),
+    [("odd.avi", "mjpeg", "yuvj420p", (95, 63)), ("rgb.mkv", "libx264rgb", "rgb24", (95, 63))],
+)
+def test_levels_are_kept_where_they_have_to_be_converted(
+    film: Film, tmp_path: Path, name: str, codec: str, pix_fmt: str, size: tuple[int, int]
+) -> None:
+    path, target = film(name, codec, size=size, pix_fmt=pix_fmt), tmp_path / "clip.mp4"
+    cut(path, [Span(0, 5, 0.0, 5 / FPS)], [target], Rule(crf=1))
+    first = []
+    for each in (path, target):
+        with open_video(each) as video:
+            found = next(video.frames())[1].to_ndarray(format="rgb24").astype(np.float64)
+        first.append(found[: size[1], : size[0]].mean(axis=-1))
+    assert np.abs(first[0] - first[1]).mean() < 3
+
+
 def test_ten_bits_are_copied_as_they_are_and_encoded_as_eight(film: Film, tmp_path: Path) -> None:
     path = film("ten.mp4", pix_fmt="yuv420p10le")
     source = shown(path)

@@ -65,6 +65,17 @@ def test_luma_spans_black_to_white_whatever_the_range(write_video: Callable[...,
         assert np.abs(colour.astype(int) - grey[..., None]).max() <= 4
 
 
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264rgb", "rgb24"), ("ffv1", "bgr0"), ("ffv1", "gray")])
+def test_greys_keep_their_levels_where_they_have_to_be_converted(
+    write_video: Callable[..., Path], codec: str, pix_fmt: str
+) -> None:
+    greys = np.broadcast_to(np.array([30, 200], np.uint8).repeat(32)[None, None, :, None], (1, 48, 64, 3))
+    path = write_video("a.mkv", np.ascontiguousarray(greys), codec=codec, pix_fmt=pix_fmt)
+    with open_video(path) as video:
+        found = np.asarray(luma(planes_of(next(video.frames())[1]), 4, 3)).astype(int)
+    assert np.abs(found - [30, 30, 200, 200]).max() <= 2
+
+
 def test_the_centre_box_has_the_asked_aspect() -> None:
     assert centre_box(160, 90, 1.0) == (35.0, 0.0, 125.0, 90.0)
     assert centre_box(90, 160, 1.0) == (0.0, 35.0, 90.0, 125.0)
