@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from telecine_models.local import FromFolder
-from telecine_models.video_dit.rope import rotate
+from telecine_models.video_dit.rope import rotate, turn_of
 
 # GF-Minecraft (arXiv 2501.08325) counts mouse deltas in units of 15 degrees, which makes them numbers around one.
 _MOUSE_UNIT_DEG = 15.0
@@ -132,8 +132,8 @@ class MouseAttention(nn.Module):
         hidden = self.video_in(video) + self.mouse_in(mouse)[:, :, None]
         places = self.mlp_out(F.gelu(hidden)).transpose(1, 2)
         q, k, v = self.to_qkv(places.flatten(0, 1)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        angles = _time_angles(q.shape[2], q.shape[3], q.device)
-        q, k = rotate(self.norm_q(q), angles), rotate(self.norm_k(k), angles)
+        turn = turn_of(_time_angles(q.shape[2], q.shape[3], q.device))
+        q, k = rotate(self.norm_q(q), turn), rotate(self.norm_k(k), turn)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         out: Tensor = self.to_out(mixed.unflatten(0, places.shape[:2]).transpose(1, 2))
         return out

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from telecine_models.moe.routing import Routing
-from telecine_models.video_dit.rope import rotate
+from telecine_models.video_dit.modulation import gated, modulated
+from telecine_models.video_dit.rope import Turn, rotate
 from telecine_models.video_dit.sharing import Share
 
 
@@ -24,13 +25,13 @@ class Context:
 
     Attributes:
         tokens: [B, M, D].
-        angles: [M, P] rotary angles, or [B, 1, M, P] where samples differ.
+        turn: of rotary angles [M, P], or [B, 1, M, P] where samples differ.
         real: [B, M] which of them a sample has; None where all have all.
         time: [B, 6, 1, D] modulation of clean tokens, whatever the flow time of the video is.
     """
 
     tokens: Float[Tensor, "B M D"]
-    angles: Float[Tensor, "*#batch M P"]
+    turn: Turn
     real: Bool[Tensor, "B M"] | None
     time: Float[Tensor, "B 6 1 D"]
 
@@ -48,7 +49,8 @@ class Heard:
 class _Stream:
     """Tokens that a block works on: what they ask and say, and what their flow time does to them.
 
-    ``modulation`` is shift, scale and gate of attention, then of the feed-forward; a scale is what is multiplied with.
+    ``modulation`` is the gate of attention, then shift, scale and gate of the feed-forward.
+    ``lengths`` are the tokens of each sample where several follow each other, each with a flow time of its own.
     """
 
     tokens: Tensor
@@ -56,7 +58,8 @@ class _Stream:
     k: Tensor
     v: Tensor
     real: Tensor | None
-    modulation: tuple[Tensor, ...]
+    modulation: tuple[Tensor, Tensor, Tensor, Tensor]
+    lengths: Sequence[int] | None
 
 
 class Attention(nn.Module):
@@ -72,11 +75,11 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(width, width, bias=False)
 
     def project(
-        self, x: Float[Tensor, "B S D"], angles: Float[Tensor, "*#batch S P"]
+        self, x: Float[Tensor, "B S D"], turn: Turn
     ) -> tuple[Float[Tensor, "B N S head_dim"], Float[Tensor, "B N S head_dim"], Float[Tensor, "B N S head_dim"]]:
         """Queries, keys and values."""
         q, k, v = self.to_qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return rotate(self.norm_q(q), angles), rotate(self.norm_k(k), angles), v
+        return rotate(self.norm_q(q), turn), rotate(self.norm_k(k), turn), v
 
     def mix(
         self,
@@ -99,7 +102,8 @@ class Attention(nn.Module):
             if lengths is None:
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
             parts = zip(*(each.split(list(lengths), dim=2) for each in (q, k, v)), strict=True)
-            return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], dim=2)
+            heard = [F.scaled_dot_product_attention(*part).transpose(1, 2) for part in parts]
+            return torch.cat(heard, dim=1).transpose(1, 2)
 
         mixed = locally(q, k, v) if share is None else share.attend(locally, q, k, v)
         out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
@@ -158,7 +162,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B S D"],
         time: Float[Tensor, "B 6 T D"],
-        angles: Float[Tensor, "*#batch S P"],
+        turn: Turn,
         real: Bool[Tensor, "B whole"] | None,
         context: Context | Heard | None = None,
         lengths: Sequence[int] | None = None,
@@ -175,13 +179,13 @@ class Block(nn.Module):
         Returns:
             the main stream, the context, and the routings of the feed-forwards that are mixtures.
         """
-        main = self._stream(x, time, angles, real, lengths=lengths, share=share)
+        main = self._stream(x, time, turn, real, lengths=lengths, share=share)
         if context is None or isinstance(context, Heard):
             after = self._attend(main, [main] if context is None else [main, context], lengths, share)
             (x,), routing = self._think([(main, after)])
             return x, context, routing
         kept, chosen = self._keep(context)
-        beside = self._stream(kept.tokens, kept.time, kept.angles, kept.real, chosen)
+        beside = self._stream(kept.tokens, kept.time, kept.turn, kept.real, chosen)
         after = self._attend(main, [main, beside])
         told = self._attend(beside, [beside] if self.decoupled else [main, beside])
         (x, tokens), routing = self._think([(main, after), (beside, told)])
@@ -190,7 +194,7 @@ class Block(nn.Module):
     def listen(self, context: Context) -> tuple[Context, Heard]:
         """The context one block further without a video, and what a video hears of it in this block."""
         kept, chosen = self._keep(context)
-        beside = self._stream(kept.tokens, kept.time, kept.angles, kept.real, chosen)
+        beside = self._stream(kept.tokens, kept.time, kept.turn, kept.real, chosen)
         (tokens,), _ = self._think([(beside, self._attend(beside, [beside]))])
         return _put_back(context, tokens, chosen), Heard(beside.k, beside.v, beside.real)
 
@@ -198,21 +202,18 @@ class Block(nn.Module):
         self,
         tokens: Tensor,
         time: Tensor,
-        angles: Tensor,
+        turn: Turn,
         real: Tensor | None,
         chosen: "_Chosen | None" = None,
         lengths: Sequence[int] | None = None,
         share: Share | None = None,
     ) -> _Stream:
         shift, scale, gate, shift_after, scale_after, gate_after = (time + self.modulation[:, None]).unbind(1)
-        modulation: tuple[Tensor, ...] = (shift, 1 + scale, gate, shift_after, 1 + scale_after, gate_after)
-        if lengths is not None:
-            here = lengths if share is None else share.lengths(lengths)
-            modulation = _spread(torch.stack(modulation, dim=1), here).unbind(1)
-        q, k, v = self.attention.project(self.norm_attention(tokens) * modulation[1] + modulation[0], angles)
+        here = lengths if lengths is None or share is None else share.lengths(lengths)
+        q, k, v = self.attention.project(modulated(self.norm_attention, tokens, shift, scale, here), turn)
         if chosen is not None:
             v = v * chosen.weight[:, None, :, None]
-        return _Stream(tokens, q, k, v, real, modulation)
+        return _Stream(tokens, q, k, v, real, (gate, shift_after, scale_after, gate_after), here)
 
     def _attend(
         self,
@@ -222,24 +223,24 @@ class Block(nn.Module):
         share: Share | None = None,
     ) -> Tensor:
         """A stream's tokens after they have listened."""
-        keys, values = (torch.cat(parts, dim=2) for parts in zip(*map(_said, heard), strict=True))
+        keys, values = (_joined(parts) for parts in zip(*map(_said, heard), strict=True))
         mixed = self.attention.mix(stream.q, keys, values, _key_mask(heard), lengths, share)
-        return stream.tokens + stream.modulation[2] * mixed
+        return stream.tokens + gated(stream.modulation[0], mixed, stream.lengths)
 
     def _think(self, streams: list[tuple[_Stream, Tensor]]) -> tuple[tuple[Tensor, ...], list[Routing]]:
         """The tokens of all streams after the feed-forward, for which they are one pool."""
-        shifts, scales, gates = zip(*(stream.modulation[3:] for stream, _ in streams), strict=True)
         tokens = [x for _, x in streams]
-        inner = [
-            self.norm_feed_forward(x) * scale + shift for x, scale, shift in zip(tokens, scales, shifts, strict=True)
-        ]
-        pool = inner[0] if len(inner) == 1 else torch.cat(inner, dim=1)
+        inner = [modulated(self.norm_feed_forward, x, *stream.modulation[1:3], stream.lengths) for stream, x in streams]
+        pool = _joined(inner, dim=1)
         if self.is_mixture:
             y, routing = self.feed_forward(pool, _real([stream for stream, _ in streams]))
         else:
             y, routing = self.feed_forward(pool), None
         parts = y.split([x.shape[1] for x in tokens], dim=1)
-        after = tuple(x + gate * part for x, gate, part in zip(tokens, gates, parts, strict=True))
+        after = tuple(
+            x + gated(stream.modulation[3], part, stream.lengths)
+            for (stream, x), part in zip(streams, parts, strict=True)
+        )
         return after, [] if routing is None else [routing]
 
     def _keep(self, context: Context) -> tuple[Context, "_Chosen | None"]:
@@ -259,7 +260,8 @@ class Block(nn.Module):
         # The choice has no gradient; what is chosen is weighed by one, through which the score learns.
         likely = top.sigmoid()
         chosen = _Chosen(index, 1 + (likely - likely.detach()))
-        return dataclasses.replace(context, tokens=tokens, angles=context.angles[index][:, None], real=real), chosen
+        cos, sin = (each[index][:, None] for each in context.turn)
+        return dataclasses.replace(context, tokens=tokens, turn=(cos, sin), real=real), chosen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -268,10 +270,9 @@ class _Chosen:
     weight: Tensor
 
 
-def _spread(values: Float[Tensor, "1 6 B D"], lengths: Sequence[int]) -> Float[Tensor, "1 6 S D"]:
-    """Each sample's values for all of its tokens; expanded one by one, so that the gradient is a sum, not a scatter."""
-    parts = zip(values.split(1, dim=2), lengths, strict=True)
-    return torch.cat([value.expand(-1, -1, length, -1) for value, length in parts], dim=2)
+def _joined(parts: Sequence[Tensor], dim: int = 2) -> Tensor:
+    """As ``torch.cat``, which copies even a single tensor."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
 
 
 def _said(speaker: _Stream | Heard) -> tuple[Tensor, Tensor]:

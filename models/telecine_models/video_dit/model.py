@@ -24,9 +24,10 @@ from telecine_models.moe.routing import Routing
 from telecine_models.video_dit.block import Block, Context, Heard
 from telecine_models.video_dit.conditions import ConditionEmbedder, Conditions, check
 from telecine_models.video_dit.config import VideoDiTConfig
+from telecine_models.video_dit.modulation import modulated
 from telecine_models.video_dit.packing import pack_of
 from telecine_models.video_dit.patches import Triple, grid_of, patchify, unpatchify
-from telecine_models.video_dit.rope import angles_of, grid_angles
+from telecine_models.video_dit.rope import angles_of, grid_angles, turn_of
 from telecine_models.video_dit.sharing import Share, Sharing
 
 _TIME_CHANNELS = 256
@@ -187,7 +188,7 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
             None if steer is None else functools.partial(_steered, steer, num_text, grid),
         )
         shift, scale = (_each_token(time[:, None], 0, grid) + self.modulation_out[:, None]).unbind(1)
-        patches = self.patch_out(self.norm_out(x[:, num_text:]) * (1 + scale) + shift)
+        patches = self.patch_out(modulated(self.norm_out, x[:, num_text:], shift, scale))
         velocity = unpatchify(patches, grid, patch_size) + self._skip(active_time, patch_size[0]) * hidden_states
         return (velocity, routings) if return_routings else velocity
 
@@ -220,12 +221,13 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
         time = self._embed_time(torch.cat(list(timestep))[:, None], video.dtype, {})
         active_time = nn.functional.silu(time)
         modulation = self.time_modulation(active_time[:, 0]).unflatten(1, (6, -1)).transpose(0, 1)
-        angles = pack.angles(self.size.head_dim)
+        angles = pack.angles(self.size.head_dim, video.device)
         x, routings = self._blocks(
             pack.joined(text, video)[None], modulation[None], angles, None, None, None, pack.lengths
         )
-        shift, scale = (time + self.modulation_out)[pack.sample[pack.is_video]].unbind(1)
-        patches = self.patch_out(self.norm_out(x[0, pack.is_video]) * (1 + scale) + shift)
+        shift, scale = (time + self.modulation_out).unbind(1)
+        films = pack.films(x[0])[None]
+        patches = self.patch_out(modulated(self.norm_out, films, shift[None], scale[None], pack.videos))[0]
         around = self._skip(active_time, patch_size[0]).split(pack.counts)
         parts = zip(pack.parted(patches), pack.grids, around, hidden_states, strict=True)
         return [unpatchify(part, grid, patch_size) + ratio * noisy for part, grid, ratio, noisy in parts], routings
@@ -272,10 +274,11 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
             share = self._share(self.sharing, x, heard, steered)
             x, angles = share.mine(x, 1), share.mine(angles, 0)
             modulation = share.mine(modulation, 2) if lengths is None and modulation.shape[2] > 1 else modulation
+        turn = turn_of(angles)
         for index, block in enumerate(self.blocks):
             told = heard.blocks[index] if isinstance(heard, HeardContext) else heard
             takes_part = told if self.size.has_context(index) else None
-            x, after, routing = self._run(block, x, modulation, angles, real, takes_part, lengths, share)
+            x, after, routing = self._run(block, x, modulation, turn, real, takes_part, lengths, share)
             x = x if steered is None else steered(x, index)
             if isinstance(after, Context):
                 heard = after
@@ -318,7 +321,7 @@ class VideoDiT(FromFolder, ModelMixin, ConfigMixin):  # type: ignore[misc]
         tokens, positions, real = self.conditions_in(conditions, _size(video))
         clean = self._embed_time(video.new_zeros((len(video), 1), dtype=torch.float32), tokens.dtype, {})
         time = self.time_modulation(nn.functional.silu(clean)).unflatten(2, (6, -1)).transpose(1, 2)
-        return Context(tokens, angles_of(positions, self.size.head_dim), real, time)
+        return Context(tokens, turn_of(angles_of(positions, self.size.head_dim)), real, time)
 
     def _check(self, video: Tensor, timestep: Tensor, text: Tensor, text_mask: Tensor | None) -> None:
         channels, text_dim, batch = self.size.in_channels, self.size.text_dim, len(video)

@@ -5,10 +5,11 @@ D width, P half of a head's channels.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from telecine_models.video_dit.patches import Triple, grid_of
@@ -20,39 +21,40 @@ class Pack:
     """The layout of one sequence.
 
     Attributes:
-        lengths: tokens of each sample, text and video.
-        sample: which sample a token is of.
-        is_video: which tokens are of a video.
+        texts, videos: tokens of each sample's text and of its video.
         grids, counts: patches of each batch's videos along frames, rows and columns, and samples of each batch.
     """
 
-    lengths: list[int]
-    sample: Int[Tensor, " S"]
-    is_video: Bool[Tensor, " S"]
+    texts: list[int]
+    videos: list[int]
     grids: list[Triple]
     counts: list[int]
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sample."""
+        return [text + video for text, video in zip(self.texts, self.videos, strict=True)]
+
     def joined(self, text: Float[Tensor, "T D"], video: Float[Tensor, "V D"]) -> Float[Tensor, "S D"]:
         """The sequence of all text and all video tokens, each in the order of samples."""
-        place = torch.empty_like(self.sample)
-        place[~self.is_video] = torch.arange(len(text), device=text.device)
-        place[self.is_video] = torch.arange(len(text), len(text) + len(video), device=text.device)
-        return torch.cat((text, video))[place]
+        parts = zip(text.split(self.texts), video.split(self.videos), strict=True)
+        return torch.cat([part for pair in parts for part in pair])
 
-    def angles(self, head_dim: int) -> Float[Tensor, "S P"]:
+    def films(self, x: Float[Tensor, "S D"]) -> Float[Tensor, "V D"]:
+        """The video tokens of a sequence."""
+        sizes = [size for pair in zip(self.texts, self.videos, strict=True) for size in pair]
+        return torch.cat(x.split(sizes)[1::2])
+
+    def angles(self, head_dim: int, device: torch.device) -> Float[Tensor, "S P"]:
         """Rotary angles; text has no place in a video and is not rotated."""
-        device = self.sample.device
-        grids = [
-            grid_angles(grid, head_dim, device).repeat(count, 1)
-            for grid, count in zip(self.grids, self.counts, strict=True)
-        ]
-        angles = grids[0].new_zeros(len(self.sample), grids[0].shape[1])
-        angles[self.is_video] = torch.cat(grids)
-        return angles
+        grids = [grid_angles(grid, head_dim, device) for grid in self.grids]
+        samples = [grid for grid, count in zip(grids, self.counts, strict=True) for _ in range(count)]
+        texts = grids[0].new_zeros(sum(self.texts), grids[0].shape[1])
+        return self.joined(texts, torch.cat(samples))
 
     def parted(self, video: Float[Tensor, "V D"]) -> list[Tensor]:
         """Video tokens by batch, [B, S of a sample, D] each."""
-        sizes = [frames * rows * columns for frames, rows, columns in self.grids]
+        sizes = [math.prod(grid) for grid in self.grids]
         parts = video.split([size * count for size, count in zip(sizes, self.counts, strict=True)])
         return [part.unflatten(0, (count, size)) for part, count, size in zip(parts, self.counts, sizes, strict=True)]
 
@@ -66,18 +68,7 @@ def pack_of(batches: Sequence[tuple[Float[Tensor, "_ C _ _ _"], Bool[Tensor, "_ 
     if not batches:
         raise ValueError("VideoDiT.forward_packed: hidden_states must hold at least one batch, got none")
     grids = [grid_of(video, patch_size) for video, _ in batches]
-    num_text = torch.cat([mask.sum(1) for _, mask in batches]).tolist()
-    num_video = [
-        frames * rows * columns
-        for (frames, rows, columns), (video, _) in zip(grids, batches, strict=True)
-        for _ in range(len(video))
-    ]
-    counts = torch.tensor([each for pair in zip(num_text, num_video, strict=True) for each in pair])
-    kinds = torch.repeat_interleave(torch.arange(len(counts)), counts).to(batches[0][0].device)
-    return Pack(
-        [text + video for text, video in zip(num_text, num_video, strict=True)],
-        kinds // 2,
-        kinds % 2 == 1,
-        grids,
-        [len(video) for video, _ in batches],
-    )
+    counts = [len(video) for video, _ in batches]
+    texts = torch.cat([mask.sum(1) for _, mask in batches]).tolist()
+    videos = [math.prod(grid) for grid, count in zip(grids, counts, strict=True) for _ in range(count)]
+    return Pack(texts, videos, grids, counts)

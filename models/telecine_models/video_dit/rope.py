@@ -10,6 +10,9 @@ from torch import Tensor
 # Language models use 10000; a video has tens of tokens per axis, and each axis few channel pairs to spend on them.
 _BASE = 256.0
 
+Turn = tuple[Float[Tensor, "*#batch S P"], Float[Tensor, "*#batch S P"]]
+"""Cosines and sines of the angles of tokens, which may differ between samples: [S, P] or [B, 1, S, P]."""
+
 
 def grid_positions(grid: tuple[int, int, int], device: torch.device, *, first_frame: int = 0) -> Int[Tensor, "S 3"]:
     """Frame, row and column of the tokens of a ``(frames, rows, columns)`` grid, columns running fastest.
@@ -42,9 +45,14 @@ def grid_angles(grid: tuple[int, int, int], head_dim: int, device: torch.device)
     return angles_of(grid_positions(grid, device), head_dim)
 
 
-def rotate(x: Float[Tensor, "B N S head_dim"], angles: Float[Tensor, "*#batch S P"]) -> Float[Tensor, "B N S head_dim"]:
+def turn_of(angles: Float[Tensor, "*#batch S P"]) -> Turn:
+    """Cosine and sine of angles, once for all blocks."""
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Float[Tensor, "B N S head_dim"], turn: Turn) -> Float[Tensor, "B N S head_dim"]:
     """Turn channel pairs (i, i + head_dim / 2) of every token by its angles; angle zero changes nothing."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = (each.to(x.dtype) for each in turn)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 

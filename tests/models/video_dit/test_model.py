@@ -8,7 +8,7 @@ from torch import Tensor
 
 from telecine_models.video_dit.block import Block
 from telecine_models.video_dit.model import VideoDiT
-from telecine_models.video_dit.rope import grid_angles
+from telecine_models.video_dit.rope import grid_angles, turn_of
 
 Build = Callable[..., VideoDiT]
 
@@ -43,7 +43,7 @@ def test_noise_passes_a_model_that_is_narrower_than_a_patch() -> None:
 def test_a_fresh_block_changes_nothing() -> None:
     x, fresh_time = random(2, 6, 32), torch.zeros(2, 6, 1, 32)
     block = Block(num_heads=2, head_dim=16)
-    after, _, _ = block(x, fresh_time, grid_angles((1, 2, 3), 16, x.device), None)
+    after, _, _ = block(x, fresh_time, turn_of(grid_angles((1, 2, 3), 16, x.device)), None)
     assert torch.equal(after, x)
 
 

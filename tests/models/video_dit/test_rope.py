@@ -2,7 +2,7 @@
 
 import torch
 
-from telecine_models.video_dit.rope import grid_angles, rotate
+from telecine_models.video_dit.rope import grid_angles, rotate, turn_of
 
 CPU = torch.device("cpu")
 GRID = (3, 4, 5)
@@ -16,7 +16,7 @@ def place(frame: int, row: int, column: int) -> int:
 def scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """Attention scores [query, key] if every token had the same query and key content."""
     num_tokens = len(ANGLES)
-    turned_q, turned_k = (rotate(x.expand(1, 1, num_tokens, -1), ANGLES)[0, 0] for x in (q, k))
+    turned_q, turned_k = (rotate(x.expand(1, 1, num_tokens, -1), turn_of(ANGLES))[0, 0] for x in (q, k))
     return turned_q @ turned_k.T
 
 
@@ -32,7 +32,7 @@ def test_a_score_depends_on_the_distance_in_time_height_and_width_only() -> None
 
 def test_the_first_token_is_not_turned_and_no_token_changes_its_length() -> None:
     x = torch.randn(2, 3, len(ANGLES), 32, generator=torch.Generator().manual_seed(1))
-    turned = rotate(x, ANGLES)
+    turned = rotate(x, turn_of(ANGLES))
     assert torch.equal(turned[:, :, 0], x[:, :, 0])
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
 
