@@ -3,10 +3,17 @@
 The layout is that of https://github.com/huggingface/safetensors: eight bytes of header length, little-endian; a JSON
 header padded with spaces to a multiple of eight bytes; the tensors' bytes, larger elements first, then by name. For
 equal tensors the bytes are those of ``safetensors.torch.save_file``.
+
+A file is written past the page cache where its file system can do so. The kernel's own copy of it, which nobody reads,
+would cost a training beside it more than all the rest.
 """
 
+import errno
+import fcntl
 import hashlib
+import io
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +23,10 @@ from torch import Tensor
 
 from telecine.errors import InputError
 
-CHUNK_BYTES = 4 * 2**20
-"""Written and hashed in turn: what was just written is still in the caches."""
+CHUNK_BYTES = 64 * 2**20
+"""Written and hashed in turn; few, because after each Python's lock is taken from the steps again."""
+BLOCK_BYTES = 4096
+"""Past the page cache, memory, place in the file and length are multiples of a disk's block."""
 _NAMES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -39,13 +48,14 @@ class Snapshot:
 
     def __init__(self) -> None:
         self._header = b""
-        self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._num_bytes = 0
+        self._blocks = torch.empty(0, dtype=torch.uint8)
         self._places: dict[str, Tensor] = {}
 
     @property
     def num_bytes(self) -> int:
         """Size of the file."""
-        return len(self._bytes)
+        return self._num_bytes
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy the tensors as they are now; those of a GPU are only on their way when this returns.
@@ -62,27 +72,64 @@ class Snapshot:
 
     def write(self, path: Path) -> str:
         """Write the file and return the SHA-256 of its bytes."""
-        digest, view = hashlib.sha256(), self._bytes.numpy().data
+        digest, view = hashlib.sha256(), self._blocks.numpy().data
         with path.open("wb", buffering=0) as stream:
+            _pass_cache(stream, wanted=True)
             for start in range(0, len(view), CHUNK_BYTES):
-                chunk = view[start : start + CHUNK_BYTES]
-                written = 0
-                while written < len(chunk):  # a file may take less than it was given
-                    written += stream.write(chunk[written:])
-                digest.update(chunk)
+                end = start + CHUNK_BYTES
+                _write(stream, view[start:end])
+                digest.update(view[start : min(end, self._num_bytes)])
+            stream.truncate(self._num_bytes)
         return digest.hexdigest()
 
     def _allocate(self, header: bytes, offsets: dict[str, int], tensors: Mapping[str, Tensor]) -> None:
         size = len(header) + sum(tensor.nbytes for tensor in tensors.values())
         pinned = any(tensor.is_cuda for tensor in tensors.values())
-        self._bytes = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
-        self._bytes[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+        self._blocks = _aligned(size, pinned=pinned)
+        self._blocks[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
         self._places = {}
         for name, offset in offsets.items():
             tensor, start = tensors[name], len(header) + offset
-            part = self._bytes[start : start + tensor.nbytes]
+            part = self._blocks[start : start + tensor.nbytes]
             self._places[name] = part.view(tensor.dtype).view(tensor.shape)
-        self._header = header
+        self._header, self._num_bytes = header, size
+
+
+def _aligned(num_bytes: int, *, pinned: bool) -> Tensor:
+    """Whole blocks for as many bytes, in memory that begins with a block; zeros behind the bytes."""
+    length = -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
+    memory = torch.empty(length + BLOCK_BYTES, dtype=torch.uint8, pin_memory=pinned)
+    blocks = memory[-memory.data_ptr() % BLOCK_BYTES :][:length]
+    blocks[num_bytes:] = 0
+    return blocks
+
+
+def _pass_cache(stream: io.FileIO, *, wanted: bool) -> bool:
+    """Have a file written past the page cache or through it; whether that changed anything.
+
+    Some file systems refuse at once, others at the first write; through the cache all can be written.
+    """
+    flags = fcntl.fcntl(stream, fcntl.F_GETFL)
+    direct = getattr(os, "O_DIRECT", 0)
+    changed = flags | direct if wanted else flags & ~direct
+    try:
+        fcntl.fcntl(stream, fcntl.F_SETFL, changed)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return changed != flags
+
+
+def _write(stream: io.FileIO, chunk: memoryview) -> None:
+    """Write all of it; a file may take less than it was given."""
+    written = 0
+    while written < len(chunk):
+        try:
+            written += stream.write(chunk[written:])
+        except OSError as error:
+            if error.errno != errno.EINVAL or not _pass_cache(stream, wanted=False):
+                raise
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:

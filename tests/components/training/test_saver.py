@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from telecine.work.checkpoints import Checkpoints
 from telecine.work.digests import Digests
 from telecine.work.retention import Keep
 from telecine_components.training.saver import Durable, Saver
-from telecine_components.training.snapshot import CHUNK_BYTES, Snapshot
+from telecine_components.training.snapshot import BLOCK_BYTES, CHUNK_BYTES, Snapshot
 
 WEIGHTS = "weights.safetensors"
 
@@ -98,6 +99,42 @@ def test_memory_is_used_again_until_a_shape_or_a_type_changes(tmp_path: Path) ->
         snapshot.write(tmp_path / "file")
         found = load_file(tmp_path / "file")
         assert torch.equal(found["a"], tensors["a"]) and found["a"].dtype == tensors["a"].dtype
+
+
+def test_a_file_leaves_no_copy_in_the_page_cache(tmp_path: Path) -> None:
+    (tmp_path / "probe").write_bytes(bytes(8 * BLOCK_BYTES))
+    with (tmp_path / "probe").open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if _is_cached(tmp_path / "probe"):
+        pytest.skip("files of this file system lie in memory")
+    snapshot = Snapshot()
+    snapshot.take({"a": torch.ones(2**20)})
+    snapshot.write(tmp_path / "file")
+    assert not _is_cached(tmp_path / "file")
+
+
+def _is_cached(path: Path) -> bool:
+    with path.open("rb", buffering=0) as stream:
+        try:
+            return os.preadv(stream.fileno(), [bytearray(BLOCK_BYTES)], 0, os.RWF_NOWAIT) == BLOCK_BYTES
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            pytest.skip("this file system does not say what it keeps")
+
+
+def test_a_file_system_that_refuses_to_pass_its_cache_gets_the_same_bytes_through_it(tmp_path: Path) -> None:
+    """Memory that begins beside a block is refused by a disk, as every write is by some file systems."""
+    tensors, snapshot = _mixed(), Snapshot()
+    snapshot.take(tensors)
+    snapshot._blocks = torch.cat((torch.zeros(1, dtype=torch.uint8), snapshot._blocks))[1:]
+    digest = snapshot.write(tmp_path / "ours")
+    save_file(tensors, tmp_path / "theirs")
+    data = (tmp_path / "theirs").read_bytes()
+    assert (tmp_path / "ours").read_bytes() == data and digest == hashlib.sha256(data).hexdigest()
 
 
 def test_a_type_without_a_name_is_refused_by_the_call(checkpoints: Checkpoints) -> None:
