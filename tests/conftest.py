@@ -58,6 +58,13 @@ START_TIMEOUT_S = 120.0
 WAIT_S = 60.0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ordinary_priority() -> Iterator[None]:
+    """A process of real time starves all others on the machine, and its children inherit that from it."""
+    yield
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 @pytest.fixture(scope="session")
 def empty_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database as its first use leaves it; made once, because that takes seconds."""
