@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         pa.field("flicker", pa.float64()),  # jumps of brightness, 0 none .. 1
         pa.field("blur", pa.float64()),  # 0 sharp .. 1 flat
         pa.field("noise", pa.float64()),  # standard deviation of the grain, as a share of white
-        pa.field("blockiness", pa.float64()),  # steps at the borders of coding blocks, 0 none .. 1
+        pa.field("blockiness", pa.float64()),  # detail lost to blocks with borders, 0 none .. 1 all
         pa.field("exposure", pa.float64()),  # middle of the tonal range, 0 black .. 1 white
         pa.field("contrast", pa.float64()),  # width of the tonal range, 0 .. 1
         pa.field("clipping", pa.float64()),  # share of the picture that is pure black or white

@@ -22,7 +22,7 @@ from telecine_components.media.planes import LUMA_TO_FULL, Planes, planes_of
 
 STUDIES_PER_S = 2.0
 NEAR_PX = 320
-"""Longer side of the picture on which blur and tone are measured: they are of the picture, not of its pixels."""
+"""Longer side of the picture on which blur and bars are measured: they are of the picture, not of its pixels."""
 OVERLAY_PICTURES, POSTER_PICTURES = 12, 4
 CHUNK_FRAMES = 64
 STAMP_S = 0.001
@@ -156,12 +156,12 @@ def _study(planes: Planes, glance: Glance, rgb: Pixels) -> _Study:
     size = max(1, round(luma.shape[1] * shrink)), max(1, round(luma.shape[0] * shrink))
     near = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
     bars = picture.black_bars(near)
-    inside = bars.inside(near)
+    as_stored = np.rot90(rgb, k=-round(planes.rotation / 90))
     return _Study(
-        blur=picture.blur(inside),
+        blur=picture.blur(bars.inside(near)),
         noise=picture.noise(luma),
         blockiness=picture.blockiness(bars.inside(luma)),
-        tone=picture.tone(inside),
+        tone=picture.tone(bars.inside(as_stored)),
         colourfulness=picture.colourfulness(glance.chroma),
         bars=bars,
         descriptor=descriptor(np.asarray(cv2.resize(rgb, _DESCRIBED_PX, interpolation=cv2.INTER_AREA), np.uint8)[None]),

@@ -14,14 +14,17 @@ REBLUR_PX = 9
 NOISE_BLOCK_PX, NOISE_STRIPS, NOISE_PERCENTILE = 16, 4, 20
 NOISE_LEVELS = (6, 249)
 """Blocks darker or brighter than this on average hide their grain."""
-GRID_LINES, LEAST_GRID_PX, LEAST_STEP_LEVELS = 48, 4, 2
+GRID_LINES, LEAST_GRID_PX, LEAST_STEP_LEVELS = 32, 4, 2
+LEAST_DIFFERENCE_LEVELS, LEAST_BORDERS = 1.5, 8
+"""Blocks that differ by less show no border; with fewer borders there is nothing to say."""
 SHADOWS, HIGHLIGHTS = 0.01, 0.99
 BLACK, WHITE = 3, 252
 BAR_LEVEL, BAR_RATIO = 6, 0.01
 VIVID = 100.0
 """Colourfulness that counts as 1; Hasler and Suesstrunk call 82 highly and 109 extremely colourful."""
 
-Luma = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+Luma = Pixels
 Plane = npt.NDArray[np.float32]
 
 
@@ -34,37 +37,50 @@ class Tone:
     clipping: float
 
 
-def tone(luma: Luma) -> Tone:
-    """Exposure, contrast and clipping, from the 1st and 99th percentile of the luma.
+def tone(rgb: Pixels) -> Tone:
+    """Exposure, contrast and clipping of a picture, RGB [H, W, 3].
 
-    The mean of all pixels would take a night scene with lights, which is well exposed, for an underexposed day.
+    The range goes from the 1st percentile of each pixel's darkest channel to the 99th of its brightest. Almost any
+    picture has a colour that lacks red, green or blue somewhere, and one that is full of one of them, so well exposed
+    pictures differ little by what they show (the dark channel prior: He, Sun and Tang 2009, doi
+    10.1109/CVPR.2009.5206515); by luma a saturated blue would pass for dark. The mean of all pixels would take a night
+    with lights for an underexposed day.
     """
-    shares = np.cumsum(np.bincount(luma.ravel(), minlength=256)) / luma.size
-    shadows, highlights = np.searchsorted(shares, (SHADOWS, HIGHLIGHTS)) / 255
-    clipped = shares[BLACK] + 1 - shares[WHITE - 1]
+    red, green, blue = cv2.split(rgb)
+    darkest, brightest = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
+    lower, upper = (
+        np.cumsum(cv2.calcHist([each], [0], None, [256], [0, 256])) / each.size for each in (darkest, brightest)
+    )
+    shadows, highlights = np.searchsorted(lower, SHADOWS) / 255, np.searchsorted(upper, HIGHLIGHTS) / 255
+    clipped = upper[BLACK] + 1 - lower[WHITE - 1]
     return Tone(float(shadows + highlights) / 2, float(highlights - shadows), float(clipped))
 
 
 def blur(luma: Luma) -> float:
-    """0 sharp .. 1 flat (Crete et al. 2007, doi 10.1117/12.702790).
+    """0 sharp .. 1 flat: how much of their steepness edges keep when the picture is blurred once more.
 
-    How much of the variation between neighbours is left when the picture is blurred: a sharp one loses most of it.
+    The mean of rows and columns. Re-blurring is that of Crete et al. (2007, doi 10.1117/12.702790). Fourth powers look
+    at the steepest edges alone, as the ratio of gradients at edges of Zhuo and Sim does (2011, doi
+    10.1016/j.patcog.2011.03.009): a sum over all pixels would take sky and smooth walls for blurred.
     """
-    return max(_kept_variation(luma), _kept_variation(np.ascontiguousarray(luma.T)))
+    return (_kept_steepness(luma) + _kept_steepness(np.ascontiguousarray(luma.T))) / 2
 
 
-def _kept_variation(luma: Luma) -> float:
-    """How much of the variation along rows is left."""
+def _kept_steepness(luma: Luma) -> float:
+    """How much is left of the steepest changes along rows."""
     half = REBLUR_PX // 2
     if luma.shape[1] <= REBLUR_PX:
         return 1.0
-    # Both scaled by REBLUR_PX, so that they stay integers.
-    windows = cv2.boxFilter(luma, cv2.CV_16S, (REBLUR_PX, 1), normalize=False)[:, half:-half]
-    middle = luma[:, half:-half].astype(np.int16)
-    before = REBLUR_PX * cv2.absdiff(middle[:, 1:], middle[:, :-1])
-    after = cv2.absdiff(windows[:, 1:], windows[:, :-1])
-    total = int(before.sum(dtype=np.int64))
-    return 1.0 - int(np.maximum(0, before - after).sum(dtype=np.int64)) / total if total else 1.0
+    sharp = luma.astype(np.float32)
+    soft = np.asarray(cv2.blur(sharp, (REBLUR_PX, 1)), np.float32)
+    before, after = (_fourth_powers(each[:, half : each.shape[1] - half]) for each in (sharp, soft))
+    return min(1.0, (after / before) ** 0.25) if before else 1.0
+
+
+def _fourth_powers(values: Plane) -> float:
+    """Their sum, over the differences of neighbours in a row."""
+    # Not by a product of BLAS, whose sums depend on its threads.
+    return float(np.square(np.square(values[:, 1:] - values[:, :-1])).sum(dtype=np.float64))
 
 
 def noise(luma: Luma) -> float:
@@ -101,43 +117,83 @@ def _block_means(values: Plane) -> Plane:
 
 
 def blockiness(luma: Luma) -> float:
-    """Steps at the borders of coding blocks, 0 none .. 1 at every place.
+    """How much of what coding blocks differ by is steps at their borders: 0 none .. 1 blocks of one level each.
 
-    A step is a difference of neighbours that is larger than those on both sides together. Its share among the lines
-    across a border, on the grid (of any period from 4 pixels on, and any offset) on which it is highest, over its share
-    elsewhere; the lower of that across and that down, because a fence is no grid.
+    A block's mean differs from its neighbour's as much in a smooth picture as in a blocky one; a step at their border,
+    above the slopes on both sides of it, is there in the blocky one alone. Their ratio grows with the fault and hardly
+    depends on what is shown. (Steps set against their surroundings: Muijs and Kirenko 2005, "A no-reference blocking
+    artifact measure for adaptive video processing".) The grid is the one, of any period from 4 pixels on and any
+    offset, on which steps most often stand alone: larger than those on both sides together. Blocks are square, and the
+    lower of both directions counts, because a fence is no grid.
     """
     across = luma[:: max(1, luma.shape[0] // GRID_LINES)]
     down = np.ascontiguousarray(luma[:, :: max(1, luma.shape[1] // GRID_LINES)].T)
-    return min(_grid(across), _grid(down))
-
-
-def _grid(lines: Luma) -> float:
-    """How much more often there is a step on the lines' [n, length] most likely grid than beside it."""
-    steps = cv2.absdiff(lines[:, 1:], lines[:, :-1]).astype(np.int16)
-    middle = steps[:, 1:-1]
-    alone = (middle > steps[:, :-2] + steps[:, 2:]) & (middle >= LEAST_STEP_LEVELS)
-    share = np.count_nonzero(alone, axis=0) / len(alone)
-    longest = len(share) // 4
-    if longest < LEAST_GRID_PX:
+    ways = [_Lines.of(across), _Lines.of(down)]
+    periods = _periods(ways)
+    if not periods:
         return 0.0
-    return max((_comb(share, period) for period in _periods(share, longest)), default=0.0)
+    likeliest = max(periods, key=lambda period: sum(way.grid(period)[1] for way in ways))
+    return min(way.steps(likeliest) for way in ways)
 
 
-def _periods(share: npt.NDArray[np.float64], longest: int) -> list[int]:
-    """The three distances after which the profile is most like itself."""
-    size = 1 << (2 * len(share)).bit_length()
-    spectrum = np.fft.rfft(share - np.median(share), size)
-    alike = np.fft.irfft(spectrum * spectrum.conj(), size)[: longest + 1]
-    alike /= len(share) - np.arange(longest + 1)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Lines:
+    """Lines of a picture to look for a grid on.
+
+    Attributes:
+        levels: uint8 [n, length].
+        sums: of the levels before each place [n, length + 1].
+        alone: on which share of the lines a step stands alone [length - 3], first that between pixels 1 and 2.
+    """
+
+    levels: Luma
+    sums: npt.NDArray[np.int32]
+    alone: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, lines: Luma) -> "_Lines":
+        sums = np.zeros((len(lines), lines.shape[1] + 1), np.int32)
+        np.cumsum(lines, axis=1, dtype=np.int32, out=sums[:, 1:])
+        steps = cv2.absdiff(lines[:, 1:], lines[:, :-1]).astype(np.int16)
+        middle = steps[:, 1:-1]
+        alone = (middle > steps[:, :-2] + steps[:, 2:]) & (middle >= LEAST_STEP_LEVELS)
+        return cls(lines, sums, np.count_nonzero(alone, axis=0) / len(lines))
+
+    def alike(self) -> npt.NDArray[np.float64]:
+        """How alike the profile of steps is to itself after each distance, up to a quarter of its length."""
+        size = 1 << (2 * len(self.alone)).bit_length()
+        spectrum = np.fft.rfft(self.alone - np.median(self.alone), size)
+        products = np.fft.irfft(spectrum * spectrum.conj(), size)[: len(self.alone) // 4 + 1]
+        return np.asarray(products / (len(self.alone) - np.arange(len(products))))
+
+    def grid(self, period: int) -> tuple[int, float]:
+        """After which pixel the likeliest grid's first border is, and how sure it is: the more borders the surer."""
+        num_borders = len(self.alone) // period
+        folded = self.alone[: num_borders * period].reshape(num_borders, period).mean(axis=0)
+        first = int(folded.argmax())
+        return 1 + first, float(folded[first] - folded.mean()) * math.sqrt(num_borders)
+
+    def steps(self, period: int) -> float:
+        """Mean over neighbouring blocks of the step between them over the difference of their means."""
+        first, _ = self.grid(period)
+        borders = np.arange(first if first >= period - 1 else first + period, self.levels.shape[1] - period, period)
+        start, middle, end = (self.sums[:, borders + 1 + shift] for shift in (-period, 0, period))
+        differences = (start + end - 2 * middle) / period
+        before, left, right, after = (self.levels[:, borders + shift].astype(np.int16) for shift in (-1, 0, 1, 2))
+        stepped = (right - left) - (left - before + after - right) / 2
+        visible = np.abs(differences) >= LEAST_DIFFERENCE_LEVELS
+        if np.count_nonzero(visible) < LEAST_BORDERS:
+            return 0.0
+        return max(0.0, float(np.clip(stepped[visible] / differences[visible], -1, 1).mean()))
+
+
+def _periods(ways: list[_Lines]) -> list[int]:
+    """The three distances after which the profiles of both directions together are most like themselves."""
+    found = [way.alike() for way in ways]
+    longest = min(map(len, found))
+    alike = found[0][:longest] + found[1][:longest]
     ranked = np.argsort(alike[LEAST_GRID_PX:], kind="stable")[::-1][:3] + LEAST_GRID_PX
     return [int(period) for period in ranked]
-
-
-def _comb(share: npt.NDArray[np.float64], period: int) -> float:
-    whole = len(share) // period * period
-    folded = share[:whole].reshape(-1, period).mean(axis=0)
-    return max(0.0, float(folded.max() - np.median(folded)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +208,12 @@ class Bars:
         """Share of the picture that they cover."""
         return 1.0 - (1 - 2 * self.down) * (1 - 2 * self.across)
 
-    def inside(self, luma: Luma) -> Luma:
-        """The picture [H, W] without them; as it is where hardly anything would be left."""
-        top, left = math.ceil(self.down * luma.shape[0]), math.ceil(self.across * luma.shape[1])
-        inner = luma[top : luma.shape[0] - top, left : luma.shape[1] - left]
-        return inner if min(inner.shape) >= 2 * REBLUR_PX else luma
+    def inside(self, picture: Pixels) -> Pixels:
+        """The picture [H, W] or [H, W, 3] without them; as it is where hardly anything would be left."""
+        height, width = picture.shape[:2]
+        top, left = math.ceil(self.down * height), math.ceil(self.across * width)
+        inner = picture[top : height - top, left : width - left]
+        return inner if min(inner.shape[:2]) >= 2 * REBLUR_PX else picture
 
 
 def black_bars(luma: Luma) -> Bars:

@@ -52,22 +52,25 @@ def test_texture_over_half_of_the_picture_is_no_noise(blobs: Pixels) -> None:
     assert picture.noise(noisy) * 255 == pytest.approx(3, rel=0.15)
 
 
-@pytest.mark.parametrize(("side", "offset"), [(4, 0), (8, 0), (8, 5), (16, 3), (45, 0)])
-def test_blocks_are_found_on_any_grid(blobs: Pixels, side: int, offset: int) -> None:
-    clean = picture.blockiness(blobs)
-    values = [
-        picture.blockiness(cv2.addWeighted(_grain(blobs, 2), 1 - degree, _blocks(blobs, side, offset), degree, 0))
-        for degree in (0.3, 0.6, 1.0)
-    ]
-    assert clean < 0.05
-    assert values == sorted(values)
-    assert values[0] > 2 * max(clean, 0.02)
-    assert values[-1] > 0.15
+@pytest.mark.parametrize(("side", "offset"), [(8, 0), (8, 5), (16, 3), (45, 0)])
+def test_blockiness_is_how_far_blocks_went_on_any_grid(blobs: Pixels, side: int, offset: int) -> None:
+    blocks, grainy = _blocks(blobs, side, offset), _grain(blobs, 2)
+    mixed = [cv2.addWeighted(grainy, 1 - degree, blocks, degree, 0) for degree in (0.3, 0.6, 1.0)]
+    assert picture.blockiness(blobs) < 0.05
+    assert [picture.blockiness(each) for each in mixed] == pytest.approx([0.3, 0.6, 1.0], abs=0.1)
+
+
+def test_blocks_of_four_pixels_are_found_below_some_detail(blobs: Pixels) -> None:
+    mixed = cv2.addWeighted(_grain(blobs, 2), 0.4, _blocks(blobs, 4, 0), 0.6, 0)
+    assert picture.blockiness(mixed) == pytest.approx(0.6, abs=0.1)
 
 
 def test_blocks_are_found_after_scaling(blobs: Pixels) -> None:
-    larger = cv2.resize(_blocks(blobs, 8, 0), None, fx=4 / 3, fy=4 / 3, interpolation=cv2.INTER_CUBIC)
-    assert picture.blockiness(larger) > 0.4
+    """A grid of no whole period is found by every third of its borders."""
+    for scale, least in ((1.5, 0.4), (4 / 3, 0.1)):
+        larger = cv2.resize(_blocks(blobs, 8, 0), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        clean = cv2.resize(blobs, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        assert picture.blockiness(clean) < 0.05 < least < picture.blockiness(larger)
 
 
 def test_a_fence_and_grain_are_no_blocks(blobs: Pixels) -> None:
@@ -86,15 +89,27 @@ def test_blur_grows_as_a_picture_is_blurred(blobs: Pixels) -> None:
     assert picture.blur(np.zeros((3, 5), np.uint8)) == 1
 
 
+def test_sky_is_not_blurred(blobs: Pixels) -> None:
+    under_sky = blobs.copy()
+    under_sky[:240] = np.linspace(120, 200, 240).astype(np.uint8)[:, None]
+    assert picture.blur(under_sky) == pytest.approx(picture.blur(blobs), abs=0.05)
+
+
 def test_exposure_tells_a_night_with_lights_from_an_underexposed_day() -> None:
     night, dim, bright = (np.zeros(1000, np.uint8) for _ in range(3))
     night[:40] = 180
     dim[:500], dim[500:] = 8, 24
     bright[:300], bright[300:] = 200, 255
-    tones = [picture.tone(luma[None]) for luma in (dim, night, bright)]
+    tones = [picture.tone(cv2.merge([luma[None]] * 3)) for luma in (dim, night, bright)]
     assert [tone.exposure for tone in tones] == pytest.approx([16 / 255, 90 / 255, 227.5 / 255])
     assert [tone.contrast for tone in tones] == pytest.approx([16 / 255, 180 / 255, 55 / 255])
     assert [tone.clipping for tone in tones] == pytest.approx([0, 0.96, 0.7])
+
+
+def test_a_picture_of_strong_colours_is_neither_dark_nor_bright() -> None:
+    """By luma, blue alone would be dark (18) and yellow alone bright (237)."""
+    for colour in ((0, 0, 255), (255, 255, 0)):
+        assert picture.tone(np.full((9, 9, 3), colour, np.uint8)) == picture.Tone(0.5, 1.0, 0.0)
 
 
 def test_black_bars_are_their_share_of_the_picture(blobs: Pixels) -> None:
@@ -105,7 +120,9 @@ def test_black_bars_are_their_share_of_the_picture(blobs: Pixels) -> None:
     assert picture.black_bars(letterbox) == picture.Bars(45 / 360, 0)
     assert picture.black_bars(letterbox).share == pytest.approx(0.25)
     assert picture.black_bars(pillars).share == pytest.approx(0.25)
-    assert picture.black_bars(letterbox).inside(letterbox).min() > 3
+    for shown in (letterbox, cv2.merge([letterbox] * 3)):
+        inside = picture.black_bars(letterbox).inside(shown)
+        assert inside.min() > 3 and inside.shape[:2] == (270, 640)
 
 
 def test_a_dark_wall_on_one_side_and_a_dark_picture_are_no_bars(blobs: Pixels) -> None:
