@@ -79,7 +79,7 @@ def test_without_sharing_a_fault_that_no_training_clip_had_is_not_found() -> Non
     clean = frozen | {"freeze": 0.0}
     assert shared.score(clean) - shared.score(frozen) > 1.0
     strength = {each.measure: each.strength for each in apart.penalties}["freeze"]
-    assert strength == pytest.approx(1.0, abs=0.01), "it stays where the search began"
+    assert strength == pytest.approx(1.0, abs=0.05), "it stays where the search began"
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS, ids=lambda each: f"{each.measure}-{each.bad}")

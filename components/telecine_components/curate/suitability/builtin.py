@@ -10,104 +10,104 @@ lies in a module because a component's digest is one of modules, so that another
 """
 
 MODEL = """{
- "best": 4.473591,
+ "best": 4.59939,
  "format": "telecine suitability 1",
  "metrics": {
-  "error": 0.880243,
-  "num_clips": 632,
+  "error": 0.743169,
+  "num_clips": 640,
   "num_sources": 600,
-  "spearman": 0.723964
+  "spearman": 0.806178
  },
  "penalties": [
   {
-   "knee": 0.01066,
+   "knee": 0.01,
    "measure": "motion",
    "ruin": 0.0,
-   "strength": 0.362706
+   "strength": 0.422467
   },
   {
-   "knee": 0.18128,
+   "knee": 0.194509,
    "measure": "motion",
    "ruin": 2.0,
-   "strength": 0.653448
+   "strength": 0.712695
   },
   {
-   "knee": 0.713372,
+   "knee": 0.655199,
    "measure": "stability",
    "ruin": 0.0,
-   "strength": 0.360217
+   "strength": 0.411267
   },
   {
    "knee": 0.0,
    "measure": "freeze",
    "ruin": 1.0,
-   "strength": 0.57429
+   "strength": 0.523007
   },
   {
-   "knee": 0.005682,
+   "knee": 0.007555,
    "measure": "flicker",
    "ruin": 0.2,
-   "strength": 0.650203
+   "strength": 0.71943
   },
   {
-   "knee": 0.597034,
+   "knee": 0.354496,
    "measure": "blur",
-   "ruin": 0.8,
-   "strength": 0.733895
+   "ruin": 0.9,
+   "strength": 0.866903
   },
   {
-   "knee": 0.004103,
+   "knee": 0.005208,
    "measure": "noise",
    "ruin": 0.15,
-   "strength": 0.819705
+   "strength": 0.890069
   },
   {
-   "knee": 0.194477,
+   "knee": 0.173793,
    "measure": "blockiness",
-   "ruin": 0.8,
-   "strength": 0.991882
+   "ruin": 1.0,
+   "strength": 1.120733
   },
   {
-   "knee": 0.251892,
+   "knee": 0.418608,
    "measure": "exposure",
    "ruin": 0.0,
-   "strength": 0.982994
+   "strength": 0.907955
   },
   {
-   "knee": 0.661694,
+   "knee": 0.652135,
    "measure": "exposure",
    "ruin": 1.0,
-   "strength": 0.889664
+   "strength": 1.06132
   },
   {
-   "knee": 0.171221,
+   "knee": 0.467818,
    "measure": "contrast",
    "ruin": 0.0,
-   "strength": 0.547941
+   "strength": 0.760587
   },
   {
-   "knee": 2e-05,
+   "knee": 0.0,
    "measure": "clipping",
    "ruin": 0.5,
-   "strength": 0.594718
+   "strength": 0.716834
   },
   {
    "knee": 0.0,
    "measure": "black_bars",
    "ruin": 0.5,
-   "strength": 0.646128
+   "strength": 0.71864
   },
   {
-   "knee": 0.044501,
+   "knee": 0.046,
    "measure": "overlay_text",
    "ruin": 0.15,
-   "strength": 0.586267
+   "strength": 0.635011
   },
   {
    "knee": 0.567659,
    "measure": "logo",
    "ruin": 1.0,
-   "strength": 0.297856
+   "strength": 0.312681
   }
  ],
  "truth": "planted",

@@ -18,7 +18,7 @@ SHARING = 0.1
 """How hard strengths are drawn to their mean: the weight of their variance beside the mean squared error."""
 BEST_RATIO = 0.2
 """The best clips, of which a measure's usual values are taken."""
-KNEE = 0.97
+KNEE = 0.99
 """Quantile of a measure among the best clips from which on it costs something."""
 _ROUNDS, _STEPS, _SWEEPS = 5, 40, 200
 _LEAST_GAIN = 1e-9

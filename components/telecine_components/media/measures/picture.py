@@ -79,8 +79,9 @@ def _kept_steepness(luma: Luma) -> float:
 
 def _fourth_powers(values: Plane) -> float:
     """Their sum, over the differences of neighbours in a row."""
+    differences = values[:, 1:] - values[:, :-1]
     # Not by a product of BLAS, whose sums depend on its threads.
-    return float(np.square(np.square(values[:, 1:] - values[:, :-1])).sum(dtype=np.float64))
+    return cv2.norm(cv2.multiply(differences, differences), cv2.NORM_L2SQR)
 
 
 def noise(luma: Luma) -> float:
@@ -142,22 +143,19 @@ class _Lines:
 
     Attributes:
         levels: uint8 [n, length].
-        sums: of the levels before each place [n, length + 1].
         alone: on which share of the lines a step stands alone [length - 3], first that between pixels 1 and 2.
     """
 
     levels: Luma
-    sums: npt.NDArray[np.int32]
     alone: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, lines: Luma) -> "_Lines":
-        sums = np.zeros((len(lines), lines.shape[1] + 1), np.int32)
-        np.cumsum(lines, axis=1, dtype=np.int32, out=sums[:, 1:])
-        steps = cv2.absdiff(lines[:, 1:], lines[:, :-1]).astype(np.int16)
-        middle = steps[:, 1:-1]
-        alone = (middle > steps[:, :-2] + steps[:, 2:]) & (middle >= LEAST_STEP_LEVELS)
-        return cls(lines, sums, np.count_nonzero(alone, axis=0) / len(lines))
+        steps = cv2.absdiff(lines[:, 1:], lines[:, :-1])
+        # Sums beyond 255 are cut off at 255, which no step exceeds either.
+        beside = cv2.max(cv2.add(steps[:, :-2], steps[:, 2:]), LEAST_STEP_LEVELS - 1)
+        alone = cv2.compare(steps[:, 1:-1], beside, cv2.CMP_GT)
+        return cls(lines, cv2.reduce(alone, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0] / (255 * len(lines)))
 
     def alike(self) -> npt.NDArray[np.float64]:
         """How alike the profile of steps is to itself after each distance, up to a quarter of its length."""
@@ -175,11 +173,14 @@ class _Lines:
 
     def steps(self, period: int) -> float:
         """Mean over neighbouring blocks of the step between them over the difference of their means."""
-        first, _ = self.grid(period)
-        borders = np.arange(first if first >= period - 1 else first + period, self.levels.shape[1] - period, period)
-        start, middle, end = (self.sums[:, borders + 1 + shift] for shift in (-period, 0, period))
-        differences = (start + end - 2 * middle) / period
-        before, left, right, after = (self.levels[:, borders + shift].astype(np.int16) for shift in (-1, 0, 1, 2))
+        begin = (self.grid(period)[0] + 1) % period
+        edges = np.arange(begin, self.levels.shape[1] - period + 1, period)
+        sums = np.add.reduceat(self.levels[:, : edges[-1] + period], edges, axis=1, dtype=np.int32)
+        differences = np.diff(sums, axis=1) / period
+        places = (slice(begin + period + shift, None, period) for shift in (-2, -1, 0, 1))
+        before, left, right, after = (
+            self.levels[:, place][:, : differences.shape[1]].astype(np.int16) for place in places
+        )
         stepped = (right - left) - (left - before + after - right) / 2
         visible = np.abs(differences) >= LEAST_DIFFERENCE_LEVELS
         if np.count_nonzero(visible) < LEAST_BORDERS:
