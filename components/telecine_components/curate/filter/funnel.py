@@ -61,9 +61,9 @@ RULES: dict[str, Rule] = {
     "clipped": _of("max_clipping"),
     "too_blurry": _of("max_blur"),
     "too_noisy": _of("max_noise"),
-    "too_blocky": _of("max_blockiness"),
     "overlaid": _of("max_overlay_text"),
     "logo": _of("max_logo"),
+    "too_blocky": _of("max_blockiness"),
     "frozen": _of("max_freeze"),
     "too_static": _of("min_motion"),
     "too_fast": _of("max_motion"),
@@ -72,7 +72,7 @@ RULES: dict[str, Rule] = {
     "unsuitable": _of("min_suitability"),
 }
 """By reason. Facts of the file first, then what makes later measures meaningless (darkness hides blur, blur hides
-motion), and the score that weighs all of them last."""
+motion, letters may be made of blocks), and the score that weighs all of them last."""
 
 
 def first_reason(row: Row, limits: Inputs) -> str | None:

@@ -32,7 +32,7 @@ class Direction:
     """An end of a measure that is known to be bad.
 
     Attributes:
-        ruin: a value that ruins a clip: the end of the measure's range where it has one.
+        ruin: a value that ruins a clip: the end of what the measure reaches where it has one.
         least: a knee is at least so far from ruin, and differences much smaller than this are of no account.
     """
 
@@ -57,7 +57,7 @@ DIRECTIONS = (
     Direction("noise", 0.15, 0.003),
     Direction("blockiness", 1.0, 0.02),
     Direction("exposure", 0.0, 0.03, "low"),
-    Direction("exposure", 1.0, 0.03),
+    Direction("exposure", 0.8, 0.03),
     Direction("contrast", 0.0, 0.05, "low"),
     Direction("clipping", 0.5, 0.02),
     Direction("black_bars", 0.5, 0.02),
