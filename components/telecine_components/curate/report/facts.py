@@ -32,7 +32,7 @@ MEASURES = (*_DERIVED, "fps", *_NAMES[_NAMES.index("bits_per_pixel") : _NAMES.in
 """What clips are measured by, in the order of the manifest."""
 ORDER = (
     *("too_short", "too_long", "too_small", "too_narrow", "too_jerky", "too_compressed", "maybe_cut", "black_bars"),
-    *("too_dark", "too_bright", "clipped", "too_blurry", "too_noisy", "too_blocky", "overlaid", "logo", "frozen"),
+    *("too_dark", "too_bright", "clipped", "too_blurry", "too_noisy", "overlaid", "logo", "too_blocky", "frozen"),
     *("too_static", "too_fast", "shaky", "flickering", "unsuitable"),
 )
 """How curate.filter orders the reasons of its facts and thresholds; other reasons come after them, by name."""
