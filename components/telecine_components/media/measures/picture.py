@@ -153,7 +153,7 @@ class _Lines:
     def of(cls, lines: Luma) -> "_Lines":
         steps = cv2.absdiff(lines[:, 1:], lines[:, :-1])
         # Sums beyond 255 are cut off at 255, which no step exceeds either.
-        beside = cv2.max(cv2.add(steps[:, :-2], steps[:, 2:]), LEAST_STEP_LEVELS - 1)
+        beside = np.maximum(cv2.add(steps[:, :-2], steps[:, 2:]), np.uint8(LEAST_STEP_LEVELS - 1))
         alone = cv2.compare(steps[:, 1:-1], beside, cv2.CMP_GT)
         return cls(lines, cv2.reduce(alone, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0] / (255 * len(lines)))
 
