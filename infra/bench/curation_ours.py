@@ -15,6 +15,7 @@ from telecine.execution import Call, execute
 MAX_CLIP_S = 10.0
 RUN = "bench"
 OPEN: dict[str, Any] = {
+    "max_cut_doubt": 1e9,
     "max_black_bars": 1.0,
     "max_clipping": 1.0,
     "max_blur": 1.0,
