@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -209,6 +210,17 @@ def open_video(path: Path, *, num_threads: int = 1, deblock: bool = True) -> Ite
         if not deblock:
             stream.codec_context.options = {"skip_loop_filter": "all"}
         yield Video(container, stream)
+
+
+def with_ends(frames: Iterable[tuple[float, av.VideoFrame]]) -> Iterator[tuple[float, float, av.VideoFrame]]:
+    """Each frame of :meth:`Video.frames` with its time and that of the next one; behind the last there is none."""
+    held: tuple[float, av.VideoFrame] | None = None
+    for time_s, frame in frames:
+        if held is not None:
+            yield held[0], time_s, held[1]
+        held = time_s, frame
+    if held is not None:
+        yield held[0], math.inf, held[1]
 
 
 def cause_of(error: av.FFmpegError, what: str) -> Exception:

@@ -2,18 +2,16 @@
 
 import collections
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 
 from telecine_components.curate.encode.spec import Inputs
 from telecine_components.curate.encode.windows import Window
-from telecine_components.media.decode import Video, open_video
+from telecine_components.media.decode import Video, open_video, with_ends
 from telecine_components.media.planes import planes_of, thumbnail
 from telecine_components.media.shards import ShardWriter, array_bytes
 
@@ -58,7 +56,7 @@ def _samples(video: Video, windows: Sequence[Window], inputs: Inputs) -> Iterato
     """For each time of each window the frame of its clip that begins nearest to it."""
     wanted = collections.deque((time_s, window) for window in windows for time_s in window.times_s)
     frames: list[Pixels] = []
-    for index, (time_s, next_s, frame) in enumerate(_with_next(video.frames())):
+    for index, (time_s, next_s, frame) in enumerate(with_ends(video.frames())):
         picture: Pixels | None = None
         while wanted and _is_nearest(index, (time_s + next_s) / 2, *wanted[0]):
             _, window = wanted.popleft()
@@ -75,17 +73,6 @@ def _samples(video: Video, windows: Sequence[Window], inputs: Inputs) -> Iterato
 def _is_nearest(index: int, until_s: float, wanted_s: float, window: Window) -> bool:
     """Whether a frame, to which no later one is nearer until then, is the one to take."""
     return index >= window.start_frame and (wanted_s <= until_s or index == window.end_frame - 1)
-
-
-def _with_next(frames: Iterator[tuple[float, av.VideoFrame]]) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """Each frame with its time and that of the next one; behind the last there is none."""
-    held: tuple[float, av.VideoFrame] | None = None
-    for time_s, frame in frames:
-        if held is not None:
-            yield held[0], time_s, held[1]
-        held = time_s, frame
-    if held is not None:
-        yield held[0], math.inf, held[1]
 
 
 def _description(window: Window, inputs: Inputs) -> bytes:
