@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from telecine_components.media import nal
 from telecine_components.media.decode import FALLBACK_FPS
 from telecine_components.media.packets import Run
+from telecine_components.media.planes import levels_of
 
 JOINED_FORMATS = frozenset({"yuv420p", "yuvj420p"})
 """What x264 encodes as it is, so that encoded and copied parts of one track are alike."""
@@ -219,8 +220,7 @@ def _picture(frame: av.VideoFrame, width: int, height: int, pix_fmt: str) -> av.
     """
     if (frame.width, frame.height) == (width, height) and frame.format.name == pix_fmt:
         return frame
-    is_full = not frame.format.is_rgb and (frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG)
-    levels = ColorRange.JPEG if is_full else ColorRange.MPEG
+    levels = levels_of(frame)
     if (frame.width, frame.height) != (width, height):
         planes = frame.reformat(format="yuv444p", dst_color_range=levels).to_ndarray()
         grown = np.pad(planes, ((0, 0), (0, height - frame.height), (0, width - frame.width)), mode="edge")

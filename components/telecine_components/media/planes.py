@@ -47,16 +47,18 @@ class Planes:
 
 def planes_of(frame: av.VideoFrame) -> Planes:
     """The planes of ``frame``; they share its memory."""
-    full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
-    matrix = colour.matrix_of(int(frame.colorspace), frame.height)
-    if frame.format.name in PLANAR_FORMATS:
-        y, cb, cr = frame.planes[:3]
-        return Planes(y, cb, cr, matrix, full_range, frame.rotation)
-    if frame.format.is_rgb:
-        matrix, full_range = colour.BT601, False  # what swscale makes of RGB
-    levels = ColorRange.JPEG if full_range else ColorRange.MPEG  # else swscale goes by the frame's, RGB's too
-    y, cb, cr = frame.reformat(format="yuv444p", dst_color_range=levels).planes[:3]
-    return Planes(y, cb, cr, matrix, full_range, frame.rotation)
+    # BT.601 is what swscale makes of RGB.
+    matrix = colour.BT601 if frame.format.is_rgb else colour.matrix_of(int(frame.colorspace), frame.height)
+    levels = levels_of(frame)
+    is_planar = frame.format.name in PLANAR_FORMATS
+    y, cb, cr = (frame if is_planar else frame.reformat(format="yuv444p", dst_color_range=levels)).planes[:3]
+    return Planes(y, cb, cr, matrix, levels == ColorRange.JPEG, frame.rotation)
+
+
+def levels_of(frame: av.VideoFrame) -> ColorRange:
+    """The range of a frame's levels in YUV: its own, and that of video for RGB, which swscale would leave full."""
+    is_full = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
+    return ColorRange.JPEG if is_full and not frame.format.is_rgb else ColorRange.MPEG
 
 
 def luma(planes: Planes, width_px: int, height_px: int) -> Image.Image:
