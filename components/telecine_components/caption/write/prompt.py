@@ -77,9 +77,9 @@ def parse(answer: str) -> dict[str, str]:
     halves = [part for part, text in texts.items() if any("\ud800" <= sign <= "\udfff" for sign in text)]
     if halves:  # of a surrogate pair, which no file takes
         raise BadAnswer(f"half a character in {', '.join(halves)}")
-    longest = max(texts, key=lambda part: len(texts[part]))
-    if len(texts[longest]) > MAX_CHARS or max(text.count(" ") for text in texts.values()) >= MAX_WORDS:
-        raise BadAnswer(f"{longest} has more than {MAX_WORDS} words, or {MAX_CHARS} characters")
+    long = [part for part, text in texts.items() if len(text) > MAX_CHARS or text.count(" ") >= MAX_WORDS]
+    if long:
+        raise BadAnswer(f"{', '.join(long)} has more than {MAX_WORDS} words, or {MAX_CHARS} characters")
     return texts
 
 
