@@ -392,6 +392,6 @@ def test_answers_in_a_fence_are_read_and_essays_are_not() -> None:
     assert parse(f"Here it is:\n```json\n{json.dumps(GOOD)}\n```") == GOOD
     assert parse(json.dumps(GOOD | {"dense": " A  lake.\n"}))["dense"] == "A lake."
     with pytest.raises(BadAnswer, match=f"style has more than {MAX_WORDS} words"):
-        parse(json.dumps(GOOD | {"style": "vivid " * (MAX_WORDS + 1)}))
+        parse(json.dumps(GOOD | {"style": "a " * (MAX_WORDS + 1), "dense": "lake" * 200}))
     with pytest.raises(BadAnswer, match=f"action has more than {MAX_WORDS} words, or {MAX_CHARS} characters"):
         parse(json.dumps(GOOD | {"action": "ha" * MAX_CHARS}))

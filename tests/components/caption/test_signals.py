@@ -1,9 +1,7 @@
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +70,18 @@ def test_a_shaken_camera_is_held_by_hand_and_a_bare_wall_says_nothing(film: Film
     assert _camera(film(16, right=3), duration_s=0.3) is None
 
 
-def test_what_moves_by_itself_is_told_with_colour_place_and_way(film: Film) -> None:
+def _with_a_red_thing(film: Film, *, step_px: int) -> Pixels:
+    """16 pictures in which it goes to the right."""
     frames = np.stack(list(film(16)))
     for index, frame in enumerate(frames):
-        left = 10 + 4 * index
+        left = 10 + step_px * index
         frame[70:100, left : left + 30] = (220, 30, 30)
         frame[78:92, left + 8 : left + 22] = (250, 80, 80)
+    return frames
+
+
+def test_what_moves_by_itself_is_told_with_colour_place_and_way(film: Film) -> None:
+    frames = _with_a_red_thing(film, step_px=4)
     parts = described(list(frames), CLIP)
     assert parts["camera"] == "The camera is static."
     assert parts["main_object"] is not None and "red" in parts["main_object"]
@@ -86,11 +90,7 @@ def test_what_moves_by_itself_is_told_with_colour_place_and_way(film: Film) -> N
 
 
 def test_the_colour_of_what_moves_is_looked_up_where_it_was_though_it_was_dark_before(film: Film) -> None:
-    frames = np.stack(list(film(16)))
-    for index, frame in enumerate(frames):
-        left = 10 + 7 * index
-        frame[70:100, left : left + 30] = (220, 30, 30)
-        frame[78:92, left + 8 : left + 22] = (250, 80, 80)
+    frames = _with_a_red_thing(film, step_px=7)
     frames[:6] = 0
     main_object = described(list(frames), CLIP)["main_object"]
     assert main_object is not None and " red " in main_object
@@ -153,17 +153,9 @@ def test_pictures_are_those_of_the_clip_though_decoding_begins_at_a_keyframe(fil
     assert places == [40, 43, 46, 49]
 
 
-def test_a_frame_that_stands_for_seconds_is_what_its_clip_shows(film: Film, tmp_path: Path) -> None:
+def test_a_frame_that_stands_for_seconds_is_what_its_clip_shows(film: Film, write_video: Callable[..., Path]) -> None:
     """As in a recording of slides: a rate that varies, and clips of one frame."""
-    path, frames = tmp_path / "slides.mp4", film(13, right=3)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=12)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for pts, picture in zip((0, *range(120, 132)), frames, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = pts, Fraction(1, 12)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    path = write_video("slides.mp4", film(13, right=3), stamps=[0, *range(120, 132)])
     with open_video(path) as video:
         shown = [thumbnail(planes_of(frame), 96, 54) for _, frame in video.frames()]
     slide = pictures(path, {"start_s": 0.0, "end_s": 10.0, "num_frames": 1}, evenly(8, 0.0, 10.0), side_px=96)

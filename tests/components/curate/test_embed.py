@@ -2,11 +2,9 @@
 
 import json
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -76,19 +74,14 @@ def test_a_file_is_embedded_once_ever(run_component: Run, footage: Path, filtere
     assert 0 < again.num_clips < once.num_clips
 
 
-def test_a_clip_of_one_frame_that_stands_for_seconds_is_not_taken_for_the_next(tmp_path: Path) -> None:
+def test_a_clip_of_one_frame_that_stands_for_seconds_is_not_taken_for_the_next(
+    write_video: Callable[..., Path],
+) -> None:
     pictures = np.stack([np.full((32, 48, 3), level, np.uint8) for level in (40, *range(100, 220, 10))])
-    with av.open(str(tmp_path / "slides.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=12)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for pts, picture in zip((0, *range(120, 132)), pictures, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = pts, Fraction(1, 12)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    path = write_video("slides.mp4", pictures, stamps=[0, *range(120, 132)])
     spans = {"slide": (0.0, 10.0), "rest": (10.0, 10.95)}
     rows = [{"clip_id": clip_id, "start_s": start, "end_s": end} for clip_id, (start, end) in spans.items()]
-    found = [(clip_id, picture.mean()) for clip_id, picture in frames_of(tmp_path / "slides.mp4", rows, 3)]
+    found = [(clip_id, picture.mean()) for clip_id, picture in frames_of(path, rows, 3)]
     assert [clip_id for clip_id, _ in found] == ["slide"] * 3 + ["rest"] * 3
     assert [level for _, level in found] == pytest.approx([40, 40, 40, 110, 150, 190], abs=4)
 

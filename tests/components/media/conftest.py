@@ -1,7 +1,6 @@
-"""Small videos, written with PyAV."""
+"""Footage and copies of it with other packets, written with PyAV."""
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,40 +17,6 @@ def ramp() -> Pixels:
     y, x = np.mgrid[:48, :64]
     frames = [np.stack([(3 * (x + t)) % 256, 4 * y, np.full_like(x, 90)], axis=-1) for t in range(24)]
     return np.stack(frames).astype(np.uint8)
-
-
-@pytest.fixture
-def write_video(tmp_path: Path) -> Callable[..., Path]:
-    """Write streams of frames with any codec, pixel format, time stamps or rotation."""
-
-    def write(
-        name: str,
-        *streams: Pixels,
-        codec: str = "libx264",
-        pix_fmt: str = "yuv420p",
-        stamps: list[int] | None = None,
-        rotation: float = 0.0,
-        faststart: bool = False,
-        group: int | None = None,
-    ) -> Path:
-        path = tmp_path / name
-        options = {"movflags": "+faststart"} if faststart else {}
-        groups = {"g": str(group), "sc_threshold": "0"} if group else {}
-        with av.open(str(path), "w", options=options) as container:
-            outs = [container.add_stream(codec, rate=Fraction(12), options=groups) for _ in streams]
-            for out, frames in zip(outs, streams, strict=True):
-                out.height, out.width, out.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
-                if rotation:
-                    out.set_display_rotation(rotation)
-            for out, frames in zip(outs, streams, strict=True):
-                for index, picture in enumerate(frames):
-                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                    frame.pts, frame.time_base = (stamps or list(range(len(frames))))[index], Fraction(1, 12)
-                    container.mux(out.encode(frame))
-                container.mux(out.encode(None))
-        return path
-
-    return write
 
 
 @pytest.fixture
