@@ -43,6 +43,7 @@ STEP_TIMEOUT_S = 1800.0
 CPU = torch.device("cpu")
 LOOK_S = 0.05
 FAREWELL_S = 20.0
+"""For so long the others are waited for when all is done."""
 MOURNING_S = 60.0
 """For so long a leader may go on after a follower died, to finish what needs no follower."""
 _PR_SET_PDEATHSIG = 1
@@ -158,8 +159,8 @@ def together(
             with _surviving(children, words, has_others=nodes.count > 1):
                 board = _meet(place, first, size, children, patience_s)
                 yield Ranks(first, size, _device(0), board)
-                dist.barrier()
-            _part(children, FAREWELL_S)
+                parted = _part_in_peace(FAREWELL_S)
+            _part(children, FAREWELL_S if parted else 0.0)
         finally:
             _part(children, 0.0)
 
@@ -341,6 +342,18 @@ def _what_it_means(dead: BaseProcess, words: FolderStore) -> Exception:
         return RetryLater(f"{dead.name} ended with {dead.exitcode}; call again to go on")
     told = words.get(dead.name).decode() if words.check([dead.name]) else f"it ended with {dead.exitcode}"
     return InputError(told) if dead.exitcode == InputError.exit_code else RuntimeError(f"{dead.name} failed: {told}")
+
+
+def _part_in_peace(patience_s: float) -> bool:
+    """Wait for the other ranks when all is done; whether they came in time. What is done needs no rank that hangs."""
+    goodbye, deadline = dist.barrier(async_op=True), time.monotonic() + patience_s
+    while not goodbye.is_completed():
+        if time.monotonic() > deadline:
+            log.warning("event=ranks_not_parted waited_s=%.0f reason='a rank hangs after the last step'", patience_s)
+            return False
+        time.sleep(LOOK_S)
+    goodbye.wait()  # raises what it met
+    return True
 
 
 def _part(children: Sequence[BaseProcess], patience_s: float) -> None:

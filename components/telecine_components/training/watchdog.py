@@ -70,12 +70,32 @@ class RollCall:
     def __init__(self, store: RankStore, rank: int, num_ranks: int) -> None:
         self._store, self._rank, self._num_ranks = store, rank, num_ranks
         self._num_said = 0
+        self._last: dict[int, dict[str, Any]] = {}
+        self._silent_s = dict.fromkeys(range(num_ranks), 0.0)
 
     def say(self, now: Activity) -> None:
         """Leave word that this rank lives and what it is at."""
         self._num_said += 1
         told = {"said": self._num_said, "step": now.step, "cause": now.cause}
         self._store.set(_key(self._rank), json.dumps(told))
+
+    def part(self) -> None:
+        """Leave word that this rank has nothing more to say."""
+        self._store.set(_key(self._rank), json.dumps({"parted": True}))
+
+    def listen(self, passed_s: float) -> None:
+        """Hear the others' last words, ``passed_s`` after it was done the last time."""
+        for rank, told in self._heard().items():
+            spoke = "step" not in told or told != self._last.get(rank)
+            self._silent_s[rank] = 0.0 if spoke else self._silent_s[rank] + passed_s
+            self._last[rank] = told
+
+    def silent(self, limit_s: float) -> str:
+        """Which rank has been silent for longer, in words; one that never said a word, or has parted, is not missed."""
+        for rank, seconds in self._silent_s.items():
+            if rank != self._rank and seconds > limit_s:
+                return f"rank {rank} says nothing for {seconds:.0f} s (limit {limit_s:.0f} s)"
+        return ""
 
     def ask(self, now: Activity, pause_s: float) -> str:
         """Which ranks say nothing within ``pause_s``, and which are at something else than this one; in words."""
@@ -88,7 +108,7 @@ class RollCall:
         others = [
             f"rank {rank} is at step {told['step']} in {told['cause']}"
             for rank, told in after.items()
-            if told and rank not in silent and (told["step"], told["cause"]) != (now.step, now.cause)
+            if "step" in told and rank not in silent and (told["step"], told["cause"]) != (now.step, now.cause)
         ]
         words = [f"rank {rank} is silent" + _last(after[rank]) for rank in silent] + others
         more = f" and {len(words) - MAX_RANKS_TOLD} more" if len(words) > MAX_RANKS_TOLD else ""
@@ -109,7 +129,7 @@ class Watchdog:
         on_hang: called once, in the watchdog's thread, with the line that was logged; by default :func:`end_process`.
         save: writes the attempt's state, ledger and log (``ctx.save_state``); called before ``on_hang``.
         roll_call: how to find out which rank is to blame.
-        floor_s: a step may take so long whatever the others took.
+        floor_s: a step may take so long whatever the others took, and a rank may be silent for so long.
         step_ratio: and this multiple of the median step.
         patience_s: how long anything else may take at a stretch: a compilation, a checkpoint, an evaluation, and the
             first step, which has no others to be held against.
@@ -145,6 +165,10 @@ class Watchdog:
         self._closing.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(LAST_WORDS_S)
+        if self._saying is not None:
+            self._saying.join(LAST_WORDS_S)
+        if self._roll_call is not None:
+            _within(LAST_WORDS_S, self._roll_call.part)
 
     def _watch(self) -> None:
         looked, stopped_s, step = time.monotonic(), 0.0, -1
@@ -153,17 +177,25 @@ class Watchdog:
             # A process that was itself stopped, by a person or a debugger, has not hung for that long.
             stopped_s = (stopped_s if activity.step == step else 0.0) + max(0.0, now - looked - 2 * self.pause_s)
             looked, step = now, activity.step
-            if hang := overdue(
-                activity,
-                floor_s=self._floor_s + stopped_s,
-                step_ratio=self._step_ratio,
-                patience_s=self._patience_s + stopped_s,
-            ):
+            if hang := self._hang(activity, stopped_s):
                 self._bark(activity, hang)
                 return
             if self._roll_call is not None and not (self._saying and self._saying.is_alive()):
-                self._saying = threading.Thread(target=_say, args=(self._roll_call, activity), daemon=True)
+                arguments = (self._roll_call, activity, self.pause_s)
+                self._saying = threading.Thread(target=_say_and_listen, args=arguments, daemon=True)
                 self._saying.start()
+
+    def _hang(self, activity: Activity, stopped_s: float) -> str:
+        """What stands still, in words: this rank's step, or another rank whatever this one waits for."""
+        hang = overdue(
+            activity,
+            floor_s=self._floor_s + stopped_s,
+            step_ratio=self._step_ratio,
+            patience_s=self._patience_s + stopped_s,
+        )
+        if hang or self._roll_call is None:
+            return hang
+        return self._roll_call.silent(self._floor_s)
 
     def _bark(self, activity: Activity, hang: str) -> None:
         words = f"{hang}; step {activity.step}, in {activity.cause} for {activity.cause_s:.0f} s"
@@ -216,9 +248,10 @@ def _within(seconds: float, call: Callable[..., object], *arguments: object) -> 
     return answer[0] if answer else (None, f"no answer within {seconds:.0f} s")
 
 
-def _say(roll_call: RollCall, activity: Activity) -> None:
+def _say_and_listen(roll_call: RollCall, activity: Activity, passed_s: float) -> None:
     try:
         roll_call.say(activity)
+        roll_call.listen(passed_s)
     except (
         RuntimeError,
         OSError,
@@ -240,6 +273,8 @@ def _place(frame: FrameType | None) -> str:
 
 
 def _last(told: dict[str, Any]) -> str:
+    if "parted" in told:
+        return " and has parted"
     return f", last heard at step {told['step']} in {told['cause']}" if told else " and never said a word"
 
 

@@ -70,6 +70,14 @@ def until(there: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Pa
         time.sleep(0.005)
 
 
+def code_of(process: "subprocess.Popen[bytes]", log: Path) -> int:
+    """The exit code of a process, whose end is waited for."""
+    try:
+        return process.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"it did not end within {TIMEOUT_S:.0f} s and said:\n{log.read_text()}")
+
+
 def only_training(store: Store) -> str:
     """Key of the only training in a store."""
     (key,) = [name for name in store.folders("work/pretrain.train") if name != "items"]
@@ -170,7 +178,7 @@ def test_a_full_disk_ends_with_75_and_the_next_call_goes_on(
     unshared = ("unshare", "--map-root-user", "--mount", "sh", "-c", script, str(disk))
     store = deployment.home / "store"
     process = start(inputs, *unshared, str(store), TELECINE_STORE=f"file://{disk}/store")
-    assert process.wait(TIMEOUT_S) == 0, log.read_text()
+    assert code_of(process, log) == 0, log.read_text()
     said = log.read_text()
     assert "first=75" in said and "second=0" in said, said
     assert "there is no space left" in said and "Traceback" not in said
@@ -205,10 +213,10 @@ def test_a_store_that_goes_away_ends_with_75_and_the_next_call_goes_on(
         process = start(inputs, **there)
         until(lambda: any("checkpoints" in entry.path for entry in store.entries("work")), process, log)
         server.kill()
-        assert process.wait(TIMEOUT_S) == 75, log.read_text()
+        assert code_of(process, log) == 75, log.read_text()
         assert "Traceback" not in log.read_text()
         server.restart()
-        assert start(inputs, **there).wait(TIMEOUT_S) == 0, log.read_text()
+        assert code_of(start(inputs, **there), log) == 0, log.read_text()
         assert model_digest(store, only_training(store)) == undisturbed_digest(trained)
     finally:
         server.kill()
@@ -243,12 +251,13 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     told = beaten(work)
     assert told["slowest_rank"] == 1 and told["slowest_rank_s"] > 1.3 * told["median_rank_s"]
     os.kill(rank_1, signal.SIGSTOP)
-    assert process.wait(TIMEOUT_S) == 75, log.read_text()
+    assert code_of(process, log) == 75, log.read_text()
     said = log.read_text()
     assert re.search(r"event=straggler step=\d+ reason='rank 1 takes ", said)
-    assert "event=hang reason='no step for " in said and "rank 1 is silent" in said
+    # The stop may meet rank 0 amid a checkpoint, where no step can be late.
+    assert re.search("event=hang reason='(no step for|rank 1 says nothing for) ", said) and "rank 1 is silent" in said
     assert training_moments.left_after(deployment.home, 10.0) == []
-    assert start(inputs).wait(TIMEOUT_S) == 0, log.read_text()
+    assert code_of(start(inputs), log) == 0, log.read_text()
     assert len(list(work.iterdir())) == 1
     assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 150
 

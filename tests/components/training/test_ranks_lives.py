@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from telecine_components.training.ranks import CPU, Ranks, together
+from telecine_components.training.ranks import CPU, FAREWELL_S, Ranks, together
 from telecine_components.training.watchdog import FolderStore
 
 SCRIPT = Path(__file__).with_name("shared_lives.py")
@@ -66,6 +66,13 @@ def test_a_follower_that_is_stopped_ends_with_its_leader() -> None:
     while state_of(follower) not in ("", "Z"):
         assert time.monotonic() < deadline, "the follower outlives its leader"
         time.sleep(0.02)
+
+
+def test_a_follower_that_hangs_when_all_is_done_keeps_nobody() -> None:
+    began, leader = time.monotonic(), start("stopped at the end")
+    out, err = leader.communicate(timeout=120)
+    assert (out, leader.returncode) == ("met\n", 0), err
+    assert "event=ranks_not_parted waited_s=20" in err and time.monotonic() - began > FAREWELL_S
 
 
 def test_a_rank_that_is_alone_makes_no_group_and_waits_for_nobody() -> None:

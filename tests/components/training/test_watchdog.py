@@ -127,6 +127,37 @@ def test_a_roll_call_names_who_is_silent_and_who_is_at_something_else() -> None:
     )
 
 
+def test_a_rank_that_falls_silent_is_missed_and_one_that_parted_or_never_spoke_is_not() -> None:
+    board = Board()
+    ranks = [RollCall(board, rank, 4) for rank in range(4)]
+    for rank in (1, 2):
+        ranks[rank].say(activity())
+    ranks[2].part()
+    for _ in range(5):
+        ranks[0].say(activity())
+        ranks[0].listen(2.0)
+    assert ranks[0].silent(8.0) == ""
+    assert ranks[0].silent(7.0) == "rank 1 says nothing for 8 s (limit 7 s)"
+    ranks[1].say(activity())
+    ranks[0].listen(2.0)
+    assert ranks[0].silent(1.0) == ""
+
+
+@pytest.mark.parametrize("cause", ["checkpoint_save", "evaluation"])
+def test_a_silent_rank_ends_one_that_waits_for_it_outside_a_step_too(cause: str) -> None:
+    board, told = Board(), []
+    RollCall(board, 1, 2).say(activity(step=4, cause=cause))
+    ledger = Ledger()
+    with Watchdog(ledger, on_hang=told.append, roll_call=RollCall(board, 0, 2), floor_s=0.4):
+        run_steps(ledger, 5)
+        with ledger.spend(cause):
+            time.sleep(1.5)
+    (words,) = told
+    assert words.startswith("rank 1 says nothing for ") and f"step 5, in {cause} for " in words
+    assert words.endswith(f"rank 1 is silent, last heard at step 4 in {cause}")
+    assert json.loads(board.words["telecine-rank-0"]) == {"parted": True}
+
+
 def test_a_roll_call_of_many_is_short() -> None:
     words = RollCall(Board(), 0, 100).ask(activity(), 0.0)
     assert words.endswith("rank 8 is silent and never said a word and 91 more")
