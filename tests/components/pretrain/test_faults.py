@@ -236,8 +236,8 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
 
     inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training} | {
         "num_processes": 2,
-        "num_steps": 150,
-        "checkpoint_every_steps": 2,
+        "num_steps": 400,
+        "checkpoint_every_steps": 5,
         "eval_every_steps": 100,
         "hang_floor_s": HANG_FLOOR_S,
     }
@@ -259,7 +259,7 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     assert training_moments.left_after(deployment.home, 10.0) == []
     assert code_of(start(inputs), log) == 0, log.read_text()
     assert len(list(work.iterdir())) == 1
-    assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 150
+    assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 400
 
 
 def beaten(work: Path) -> dict[str, float]:
