@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -84,8 +84,11 @@ class RollCall:
         self._store.set(_key(self._rank), json.dumps({"parted": True}))
 
     def listen(self, passed_s: float) -> None:
-        """Hear the others' last words, ``passed_s`` after it was done the last time."""
-        for rank, told in self._heard().items():
+        """Hear what was said last, ``passed_s`` after it was done before: rank 0 of all, the others of rank 0 alone.
+
+        So what the store is asked grows with the number of ranks, not with its square.
+        """
+        for rank, told in self._heard(range(self._num_ranks) if self._rank == 0 else (0,)).items():
             spoke = "step" not in told or told != self._last.get(rank)
             self._silent_s[rank] = 0.0 if spoke else self._silent_s[rank] + passed_s
             self._last[rank] = told
@@ -99,11 +102,12 @@ class RollCall:
 
     def ask(self, now: Activity, pause_s: float) -> str:
         """Which ranks say nothing within ``pause_s``, and which are at something else than this one; in words."""
-        before = self._heard()
+        ranks = range(self._num_ranks)
+        before = self._heard(ranks)
         for _ in range(_NUM_SAID):  # the others ask as well, perhaps
             self.say(now)
             time.sleep(pause_s / _NUM_SAID)
-        after = self._heard()
+        after = self._heard(ranks)
         silent = [rank for rank in after if rank != self._rank and before[rank] == after[rank]]
         others = [
             f"rank {rank} is at step {told['step']} in {told['cause']}"
@@ -114,9 +118,9 @@ class RollCall:
         more = f" and {len(words) - MAX_RANKS_TOLD} more" if len(words) > MAX_RANKS_TOLD else ""
         return "; ".join(words[:MAX_RANKS_TOLD]) + more or "all ranks say the same"
 
-    def _heard(self) -> dict[int, dict[str, Any]]:
-        """The last word of each rank, empty where there is none."""
-        keys = {rank: _key(rank) for rank in range(self._num_ranks)}
+    def _heard(self, ranks: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """The last word of each of these ranks, empty where there is none."""
+        keys = {rank: _key(rank) for rank in ranks}
         return {
             rank: json.loads(self._store.get(key)) if self._store.check([key]) else {} for rank, key in keys.items()
         }

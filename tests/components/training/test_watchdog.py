@@ -138,6 +138,9 @@ def test_a_rank_that_falls_silent_is_missed_and_one_that_parted_or_never_spoke_i
         ranks[0].listen(2.0)
     assert ranks[0].silent(8.0) == ""
     assert ranks[0].silent(7.0) == "rank 1 says nothing for 8 s (limit 7 s)"
+    ranks[3].listen(9.0)
+    ranks[3].listen(9.0)
+    assert ranks[3].silent(8.0) == "rank 0 says nothing for 9 s (limit 8 s)", "who follows hears nobody else"
     ranks[1].say(activity())
     ranks[0].listen(2.0)
     assert ranks[0].silent(1.0) == ""
