@@ -33,15 +33,39 @@ FILTER: dict[str, Any] = {
 """What keeps every film, so that what is made anew can be counted."""
 TIGHTER: dict[str, Any] = {"max_exposure": 0.5}
 ENCODE: dict[str, Any] = {"width_px": 24, "height_px": 16, "num_frames": 4}
+COPIES: dict[str, Any] = {"epsilon": 0.0}
+"""Nothing is dropped for looks: the films are of one make."""
 STEPS = {
     "short": ("curate.split", "curate.filter", "curate.encode"),
-    "full": ("curate.split", "curate.filter", "curate.cut", "curate.encode"),
+    "full": (
+        "curate.split",
+        "curate.filter",
+        "curate.dedup",
+        "curate.balance",
+        "caption.write",
+        "curate.cut",
+        "curate.encode",
+        "curate.report",
+    ),
 }
-WITHOUT_ITEMS = "curate.filter"
+WITH_ITEMS = ("curate.split", "caption.write", "curate.cut", "curate.encode")
+READS_VIDEOS = WITH_ITEMS
+CHOOSES = ("curate.filter", "curate.dedup", "curate.balance", "caption.write")
+"""Each writes a manifest that the steps after it read."""
+LEFT_OUT = ("num_rejected", "num_exact", "num_perceptual", "num_semantic", "num_over_quota")
 NUM_FILES, NUM_ADDED = {"short": 10, "full": 200}, 5
 KILLS: dict[str, dict[str, int]] = {
     "short": {"curate.split": 2, "curate.encode": 2},
-    "full": {"curate.split": 9, "curate.filter": 2, "curate.cut": 6, "curate.encode": 6},
+    "full": {
+        "curate.split": 6,
+        "curate.filter": 2,
+        "curate.dedup": 2,
+        "curate.balance": 2,
+        "caption.write": 5,
+        "curate.cut": 4,
+        "curate.encode": 5,
+        "curate.report": 2,
+    },
 }
 """How often each step is killed; one that ends before its moment has come goes without."""
 JITTER_S = 0.3
@@ -67,19 +91,23 @@ class Curation:
 
     def __init__(self, place: Deployment, videos: Path, steps: tuple[str, ...]) -> None:
         self.place, self.videos, self.steps = place, videos, steps
-        self.with_items = [name for name in steps if name != WITHOUT_ITEMS]
+        self.with_items = [name for name in steps if name in WITH_ITEMS]
         self.store = Store(place.store_uri)
-        self.settings = dict(FILTER)
+        self.settings: dict[str, dict[str, Any]] = {
+            "curate.filter": dict(FILTER),
+            "curate.dedup": COPIES,
+            "curate.encode": ENCODE,
+        }
 
     def inputs(self, name: str, made: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """Of a step, from what the steps before it made."""
-        videos = {"videos_uri": str(self.videos)}
-        if name == "curate.split":
-            return videos
-        if name == "curate.filter":
-            return {"clips_uri": made["curate.split"]["outputs"]["clips_uri"], **self.settings}
-        sizes = ENCODE if name == "curate.encode" else {}
-        return {"clips_uri": made["curate.filter"]["outputs"]["clips_uri"], **videos, **sizes}
+        given = dict(self.settings.get(name, {}))
+        if name in READS_VIDEOS:
+            given["videos_uri"] = str(self.videos)
+        if name != "curate.split":
+            chosen = [step for step in ("curate.split", *CHOOSES) if step in made]
+            given["clips_uri"] = made[chosen[-1]]["outputs"]["clips_uri"]
+        return given
 
     def start(self, name: str, made: Mapping[str, dict[str, Any]]) -> "subprocess.Popen[str]":
         """Begin a step."""
@@ -110,8 +138,16 @@ def curation_kills(trial: Trial) -> Count:
         Curation(_place(trial.folder / name, site), videos, STEPS[trial.size]) for name in ("calm", "shaken")
     )
     expected = calm.run()
-    if rejected := expected["curate.filter"]["outputs"]["num_rejected"]:
-        raise RuntimeError(f"the drill counts on films that are all kept, and {rejected} of their clips were not")
+    lost_clips = {
+        f"{name} {output}": count
+        for name, document in expected.items()
+        for output, count in document["outputs"].items()
+        if output in LEFT_OUT and count
+    }
+    if lost_clips:
+        raise RuntimeError(
+            f"the drill counts on films that are all kept, and these of their clips were not: {lost_clips}"
+        )
     made = _kill_all(shaken, trial, found, {name: len(calm.records(name)) for name in calm.steps})
     _judge(shaken, made, calm, expected, found, patient=trial.size == "full")
     _judge_threshold(shaken, found)
@@ -171,7 +207,7 @@ def _kill_all(
 def _reach(curation: Curation, process: "subprocess.Popen[str]", name: str, at: int, draw: random.Random) -> bool:
     """Wait until a step has committed so many items, and a moment more; False where it ended before."""
     deadline = time.monotonic() + WAIT_S
-    if name not in curation.with_items:
+    if name not in WITH_ITEMS:
         time.sleep(draw.uniform(0.0, START_S))
         return process.poll() is None
     while len(curation.records(name)) < at:
@@ -228,21 +264,24 @@ def _files(curation: Curation, name: str) -> list[str]:
 
 
 def _doubled_clips(made: dict[str, dict[str, Any]]) -> list[str]:
-    path = made["curate.filter"]["outputs"]["clips_uri"].removeprefix("file://")
-    counts = Counter(pq.read_table(path, columns=["clip_id"])["clip_id"].to_pylist())
-    return [clip for clip, count in counts.items() if clip is not None and count > 1]
+    doubled: set[str] = set()
+    for name in set(CHOOSES) & made.keys():
+        path = made[name]["outputs"]["clips_uri"].removeprefix("file://")
+        counts = Counter(pq.read_table(path, columns=["clip_id"])["clip_id"].to_pylist())
+        doubled |= {clip for clip, count in counts.items() if clip is not None and count > 1}
+    return sorted(doubled)
 
 
 def _judge_threshold(curation: Curation, found: Found) -> None:
     """Tighten a threshold of the filter: the filter is done anew and what reads it, but no item."""
-    curation.settings |= TIGHTER
+    curation.settings["curate.filter"] = FILTER | TIGHTER
     made = _again(curation, "a tighter threshold", 0, found)
     decisions = [document["decision"] for document in made.values()]
     if decisions != ["reused", *["ran"] * (len(decisions) - 1)]:
         found.doubled.append(f"doubled: a threshold changed, and the steps were {decisions}")
     if not made["curate.filter"]["outputs"]["num_rejected"]:
         found.lost.append("lost: the tighter threshold rejected nothing, so it shows nothing")
-    curation.settings = dict(FILTER)
+    curation.settings["curate.filter"] = dict(FILTER)
 
 
 def _judge_files(curation: Curation, num_files: int, found: Found) -> None:
