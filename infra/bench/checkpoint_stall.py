@@ -58,10 +58,11 @@ class Training:
         self.text, self.t = torch.randn(1, 8, 64, generator=draw), torch.full((1,), 0.5)
         self.num_steps = 0
 
-    def step(self) -> None:
-        """Forward, backward, clip, AdamW, average."""
+    def step(self, settle: Callable[[], None] = lambda: None) -> None:
+        """Forward, backward, clip, AdamW, average; ``settle`` is called before the state moves."""
         predicted = self.model(self.x0 + self.noise, self.t, self.text)
         flow_matching_loss(predicted, self.x0, self.noise).mean().backward()
+        settle()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -86,6 +87,9 @@ class Way(Protocol):
     def save(self, number: int, state: State) -> Callable[[], bool]:
         """Begin checkpoint ``number``; returns whether it is durable, to be asked between steps."""
 
+    def settle(self) -> None:
+        """Wait until the state may move."""
+
 
 class Ours:
     """:class:`Saver` over a local store, pruning included."""
@@ -108,12 +112,22 @@ class Ours:
         self._saver.save(number, state, {"step": number})
         return lambda: number in self._durable
 
+    def settle(self) -> None:
+        self._saver.settle()
+
     def close(self) -> None:
         """Wait for what is in flight, and raise what it met."""
         self._saver.wait()
 
 
-class TorchSave:
+class Copied:
+    """A way whose call returns when the state may move."""
+
+    def settle(self) -> None:
+        """Nothing."""
+
+
+class TorchSave(Copied):
     """One file, flushed to the disk before the call returns, with or without the checksums of its archive."""
 
     def __init__(self, folder: Path, *, has_checksums: bool) -> None:
@@ -138,7 +152,7 @@ def _checksums(*, enabled: bool) -> Iterator[None]:
         torch.serialization.set_crc32_options(before)
 
 
-class Distributed:
+class Distributed(Copied):
     """``torch.distributed.checkpoint.async_save`` of one rank, by a thread or a process."""
 
     def __init__(self, folder: Path, *, kind: str) -> None:
@@ -172,7 +186,7 @@ def leg(training: Training, way: Way) -> Leg:
     call_s = time.perf_counter() - began
     num_steps, durable_s = 0, call_s if is_durable() else 0.0
     while not durable_s or num_steps < MIN_STEPS_AFTER:
-        training.step()
+        training.step(way.settle)
         num_steps += 1
         if not durable_s and is_durable():
             durable_s = time.perf_counter() - began
@@ -221,7 +235,7 @@ def reloaded(training: Training, ours: Ours) -> str:
     expected = {file: {name: t.clone() for name, t in named.items()} for file, named in training.state().items()}
     ours.save(training.num_steps, training.state())
     for _ in range(2):
-        training.step()
+        training.step(ours.settle)
     ours.close()
     latest = ours.latest()
     assert latest is not None, "it has just been committed"

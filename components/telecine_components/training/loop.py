@@ -167,6 +167,8 @@ class Loop:
             data = self._steps(self._state.data_step)
         waited_s = time.perf_counter() - began
         share = self.engine.backward(data, self._loss)
+        with self._ledger.spend("checkpoint_save"):
+            saver.settle()
         grad_norm = self.engine.update(step)
         asked = float(self.ranks.leads and self._hooks.stop_requested())
         loss, stop = self.ranks.total(share.loss, asked)

@@ -1,12 +1,16 @@
-"""Checkpoints for which a training step waits only as long as memory takes to copy.
+"""Checkpoints beside the steps.
 
-``save`` copies the state into memory that is used again, and returns; a thread writes, hashes, uploads, commits and
-prunes. One checkpoint is in flight: the next one waits for it. A thread is enough, because what takes time there
-(write, SHA-256, fsync, requests) runs without Python's lock.
+``save`` returns at once. A thread copies the state into memory that is used again, while the next step computes its
+gradients, which changes nothing of it; then it writes, hashes, uploads, commits and prunes. ``settle`` waits for the
+copy, before the weights move (as in CheckFreq, Mohan et al. 2021). One checkpoint is in flight: the next one waits for
+it. A thread is enough, because what takes time there (copies, write, SHA-256, fsync, requests) runs without Python's
+lock.
 
     with Saver(ctx.checkpoints, keep=Keep(last=2)) as saver:
         for step in ...:
-            ...
+            loss(module).backward()
+            saver.settle()
+            optimizer.step()
             saver.save(step, {"weights.safetensors": module.state_dict()}, {"step": step})
 """
 
@@ -46,14 +50,12 @@ class Durable:
 
     Attributes:
         waited_s: how long the step waited for the checkpoint before this one.
-        copied_s: how long it waited for its own copy.
         seconds: from the call of ``save`` to the commit, pruning not included.
         num_bytes: of all its files.
     """
 
     step: int
     waited_s: float
-    copied_s: float
     seconds: float
     num_bytes: int
 
@@ -72,6 +74,7 @@ class Saver:
         self._checkpoints, self._keep, self._on_durable = checkpoints, keep, on_durable
         self._snapshots: dict[str, Snapshot] = {}
         self._background = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._copying: Future[None] | None = None
         self._in_flight: Future[None] | None = None
 
     def __enter__(self) -> "Saver":
@@ -93,10 +96,10 @@ class Saver:
         *,
         score: float | None = None,
     ) -> float:
-        """Copy the state as it is now and commit it as checkpoint ``step`` in the background.
+        """Commit the state as it is now as checkpoint ``step``, in the background.
 
         Args:
-            tensors: by file name, then by name; on return they may change again.
+            tensors: by file name, then by name; they may change again after :meth:`settle` or :meth:`wait`.
             document: what ``state.json`` holds; turned into text at once, so keep long series among the tensors.
             score: how good the state is, lower is better, for ``Keep.best``.
 
@@ -104,45 +107,56 @@ class Saver:
             Seconds for which it waited for the checkpoint before this one.
 
         Raises:
+            InputError: a tensor of a type that a checkpoint cannot hold.
             Exception: whatever the checkpoint before this one met in the background; this one is then not begun.
         """
         began = time.perf_counter()
         self.wait()
         waited_s = time.perf_counter() - began
         text = json.dumps(document, sort_keys=True).encode()
-        files = self._taken(tensors)
-        if any(tensor.is_cuda for named in tensors.values() for tensor in named.values()):
-            torch.cuda.synchronize()
-        copied_s = time.perf_counter() - began - waited_s
+        files = {name: self._snapshots.setdefault(name, Snapshot()) for name in tensors}
+        for name, file in files.items():
+            file.lay_out(tensors[name])
+        ready = (
+            _recorded_event() if any(each.is_cuda for named in tensors.values() for each in named.values()) else None
+        )
+
+        def copy() -> None:
+            for name, file in files.items():
+                file.take(tensors[name], ready)
 
         def write(folder: Path) -> dict[str, str]:
             (folder / DOCUMENT).write_bytes(text)
             return {name: file.write(folder / name) for name, file in files.items()}
 
         def commit() -> None:
+            copying.result()
             self._checkpoints.save(step, write, score=score)
             seconds = time.perf_counter() - began
             self._checkpoints.prune(self._keep)
             num_bytes = len(text) + sum(file.num_bytes for file in files.values())
-            done = Durable(step=step, waited_s=waited_s, copied_s=copied_s, seconds=seconds, num_bytes=num_bytes)
+            done = Durable(step=step, waited_s=waited_s, seconds=seconds, num_bytes=num_bytes)
             self._on_durable(done)
 
+        self._copying = copying = self._background.submit(copy)
         self._in_flight = self._background.submit(commit)
         return waited_s
 
+    def settle(self) -> None:
+        """Wait until a state that is being saved is copied and may change; raises what the copy met."""
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            copying.result()
+
     def wait(self) -> None:
         """Wait until nothing is in flight, and raise what the background met."""
-        in_flight, self._in_flight = self._in_flight, None
+        in_flight, self._in_flight, self._copying = self._in_flight, None, None
         if in_flight is not None:
             in_flight.result()
 
-    def _taken(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Snapshot]:
-        """Copies by file name. The idle thread makes that of the largest file: two cores may copy faster than one."""
-        files = {name: self._snapshots.setdefault(name, Snapshot()) for name in tensors}
-        by_size = sorted(tensors, key=lambda name: sum(tensor.nbytes for tensor in tensors[name].values()))
-        beside = [self._background.submit(files[name].take, tensors[name]) for name in by_size[-1:]]
-        for name in by_size[:-1]:
-            files[name].take(tensors[name])
-        for copied in beside:
-            copied.result()
-        return files
+
+def _recorded_event() -> torch.cuda.Event:
+    """When all that the GPU has been given until now is done."""
+    event = torch.cuda.Event()
+    event.record()
+    return event

@@ -8,6 +8,7 @@ A file is written past the page cache where its file system can do so. The kerne
 would cost a training beside it more than all the rest.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -47,6 +48,7 @@ class Snapshot:
     """One file's worth of tensors. Its memory is used again as long as names, shapes and types stay the same."""
 
     def __init__(self) -> None:
+        self._layout: tuple[bytes, dict[str, int]] = b"", {}
         self._header = b""
         self._num_bytes = 0
         self._blocks = torch.empty(0, dtype=torch.uint8)
@@ -57,18 +59,33 @@ class Snapshot:
         """Size of the file."""
         return self._num_bytes
 
-    def take(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors as they are now; those of a GPU are only on their way when this returns.
+    def lay_out(self, tensors: Mapping[str, Tensor]) -> None:
+        """Get ready for tensors of these names, shapes and types.
 
         Raises:
             InputError: for a tensor of a type that the file format has no name for.
         """
-        header, offsets = _layout(tensors)
+        self._layout = _layout(tensors)
+
+    def take(self, tensors: Mapping[str, Tensor], ready: torch.cuda.Event | None = None) -> None:
+        """Copy what was laid out, as it is now.
+
+        Args:
+            ready: when the tensors of a GPU have the values to be copied; a stream of its own waits for it, and the
+                caller for that stream.
+        """
+        header, offsets = self._layout
         if header != self._header:
             self._allocate(header, offsets, tensors)
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.ExitStack() as block:
+            stream = torch.cuda.Stream() if ready is not None else None
+            if stream is not None and ready is not None:
+                block.enter_context(torch.cuda.stream(stream))
+                stream.wait_event(ready)
             for name, place in self._places.items():
                 place.copy_(tensors[name], non_blocking=True)
+            if stream is not None:
+                stream.synchronize()
 
     def write(self, path: Path) -> str:
         """Write the file and return the SHA-256 of its bytes."""

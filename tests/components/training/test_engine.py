@@ -150,6 +150,28 @@ def test_a_checkpoint_holds_weights_average_optimizer_and_history_in_safetensors
     assert load_file(found.dir / "history.safetensors")["train/loss.steps"].tolist() == list(range(1, 13))
 
 
+def test_weights_wait_for_the_copy_of_a_checkpoint_before_they_move(
+    tmp_path: Path, slow_to_copy: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    class Slow(Engine):
+        """One whose weights take longer to copy than a step takes."""
+
+        def collect(self, state: TrainingState) -> checkpoint.Files:
+            files = super().collect(state)
+            weights = files[checkpoint.WEIGHTS]
+            return files | {checkpoint.WEIGHTS: weights | {"2.bias": slow_to_copy(weights["2.bias"])}}
+
+    found = []
+    for kind in (Engine, Slow):
+        checkpoints = checkpoints_in(tmp_path / kind.__name__)
+        run_to_end(kind(small_net(), CONFIG), checkpoints)
+        latest = checkpoints.latest(lambda step: step == 10)
+        assert latest is not None
+        found.append(load_file(latest.dir / checkpoint.WEIGHTS))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_a_checkpoint_of_another_architecture_or_format_is_refused(checkpoints: Checkpoints) -> None:
     run_to_end(Engine(small_net(), CONFIG), checkpoints)
     found = checkpoints.latest()

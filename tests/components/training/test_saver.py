@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,11 @@ def _checkpoints(store: Store, digests: Digests, scratch: Path) -> Checkpoints:
     )
 
 
+def taken(snapshot: Snapshot, tensors: dict[str, Tensor]) -> None:
+    snapshot.lay_out(tensors)
+    snapshot.take(tensors)
+
+
 def _state(value: float) -> dict[str, dict[str, Tensor]]:
     return {WEIGHTS: {"a": torch.full((3, 2), value), "step": torch.tensor(value)}}
 
@@ -71,7 +78,7 @@ def _mixed() -> dict[str, Tensor]:
 def test_the_bytes_are_those_of_safetensors_and_the_digest_is_theirs(tmp_path: Path, extra: dict[str, Tensor]) -> None:
     tensors = _mixed() | extra
     snapshot = Snapshot()
-    snapshot.take(tensors)
+    taken(snapshot, tensors)
     digest = snapshot.write(tmp_path / "ours")
     save_file(tensors, tmp_path / "theirs")
     data = (tmp_path / "theirs").read_bytes()
@@ -82,12 +89,12 @@ def test_the_bytes_are_those_of_safetensors_and_the_digest_is_theirs(tmp_path: P
 def test_a_view_is_saved_as_it_looks_and_nothing_at_all_is_a_file_too(tmp_path: Path) -> None:
     whole = torch.arange(12.0).view(3, 4)
     snapshot = Snapshot()
-    snapshot.take({"turned": whole.T, "column": whole[:, 1]})
+    taken(snapshot, {"turned": whole.T, "column": whole[:, 1]})
     snapshot.write(tmp_path / "views")
     found = load_file(tmp_path / "views")
     assert torch.equal(found["turned"], whole.T) and torch.equal(found["column"], whole[:, 1])
     empty = Snapshot()
-    empty.take({})
+    taken(empty, {})
     empty.write(tmp_path / "nothing")
     assert load_file(tmp_path / "nothing") == {}
 
@@ -95,7 +102,7 @@ def test_a_view_is_saved_as_it_looks_and_nothing_at_all_is_a_file_too(tmp_path: 
 def test_memory_is_used_again_until_a_shape_or_a_type_changes(tmp_path: Path) -> None:
     snapshot = Snapshot()
     for tensors in ({"a": torch.ones(2)}, {"a": torch.zeros(2)}, {"a": torch.ones(3)}, {"a": torch.ones(3).double()}):
-        snapshot.take(tensors)
+        taken(snapshot, tensors)
         snapshot.write(tmp_path / "file")
         found = load_file(tmp_path / "file")
         assert torch.equal(found["a"], tensors["a"]) and found["a"].dtype == tensors["a"].dtype
@@ -109,7 +116,7 @@ def test_a_file_leaves_no_copy_in_the_page_cache(tmp_path: Path) -> None:
     if _is_cached(tmp_path / "probe"):
         pytest.skip("files of this file system lie in memory")
     snapshot = Snapshot()
-    snapshot.take({"a": torch.ones(2**20)})
+    taken(snapshot, {"a": torch.ones(2**20)})
     snapshot.write(tmp_path / "file")
     assert not _is_cached(tmp_path / "file")
 
@@ -129,7 +136,7 @@ def _is_cached(path: Path) -> bool:
 def test_a_file_system_that_refuses_to_pass_its_cache_gets_the_same_bytes_through_it(tmp_path: Path) -> None:
     """Memory that begins beside a block is refused by a disk, as every write is by some file systems."""
     tensors, snapshot = _mixed(), Snapshot()
-    snapshot.take(tensors)
+    taken(snapshot, tensors)
     snapshot._blocks = torch.cat((torch.zeros(1, dtype=torch.uint8), snapshot._blocks))[1:]
     digest = snapshot.write(tmp_path / "ours")
     save_file(tensors, tmp_path / "theirs")
@@ -146,6 +153,16 @@ def test_a_type_without_a_name_is_refused_by_the_call(checkpoints: Checkpoints) 
 
 
 # The waiting
+
+
+class OutOfReach(Tensor):
+    """Cannot be copied any more."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function is Tensor.copy_:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().__torch_function__(function, types, arguments, options)
 
 
 class Gated:
@@ -167,11 +184,37 @@ class Gated:
         self.real.prune(keep)
 
 
-def test_what_changes_after_the_call_is_not_saved_and_a_second_save_waits(checkpoints: Checkpoints) -> None:
+def test_a_call_does_not_wait_for_its_copy_but_who_settles_does(
+    checkpoints: Checkpoints, slow_to_copy: Callable[[Tensor], Tensor]
+) -> None:
+    state = {WEIGHTS: {"a": slow_to_copy(torch.ones(3))}}
+    with Saver(checkpoints, keep=Keep()) as saver:
+        began = time.monotonic()
+        saver.save(1, state, {})
+        assert time.monotonic() - began < 0.15
+        saver.settle()
+        assert time.monotonic() - began > 0.25
+        state[WEIGHTS]["a"].fill_(2.0)
+    (folder,) = _folders(checkpoints, 1)
+    assert load_file(folder / WEIGHTS)["a"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_what_a_copy_meets_is_raised_by_who_settles_and_nothing_is_committed(checkpoints: Checkpoints) -> None:
+    saver = Saver(checkpoints, keep=Keep())
+    saver.save(1, {WEIGHTS: {"a": torch.ones(3).as_subclass(OutOfReach)}}, {})
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        saver.settle()
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        saver.wait()
+    assert checkpoints.steps() == []
+
+
+def test_what_changes_after_the_copy_is_not_saved_and_a_second_save_waits(checkpoints: Checkpoints) -> None:
     gated, durable = Gated(checkpoints), list[Durable]()
     saver = Saver(gated, keep=Keep(), on_durable=durable.append)
     state = _state(1.0)
     assert saver.save(1, state, {"step": 1}) < 0.1
+    saver.settle()
     for tensor in state[WEIGHTS].values():
         tensor.fill_(2.0)
     assert gated.began.acquire(timeout=30) and durable == []
