@@ -1,8 +1,9 @@
 """checkpoint_stall_vs_torch_save: what a checkpoint costs a training beside it, until the checkpoint is durable.
 
-A leg takes some plain steps, saves, and steps on until the save is durable and at least a few steps have followed. Its
-cost is the wall time from the call on, less as many plain steps. One compute thread; the model is a small video DiT
-with AdamW and an average of its weights. ``torch.save`` is a write, a flush and an fsync; files are new each time.
+A leg takes some plain steps, saves, steps on until the save is durable and at least a few steps have followed, and
+takes plain steps again. Its cost is the wall time from the call on, less as many plain steps; no less than the call
+took, because what is below that is the unevenness of steps. One compute thread; the model is a small video DiT with
+AdamW and an average of its weights. ``torch.save`` is a write, a flush and an fsync; files are new each time.
 """
 
 import contextlib
@@ -35,7 +36,8 @@ MODEL = {
     "short": {"num_layers": 2, "num_heads": 2, "head_dim": 32},
     "full": {"num_layers": 6, "num_heads": 8, "head_dim": 64},
 }
-PLAIN_STEPS = 8
+PLAIN_STEPS = 6
+"""On either side of a checkpoint."""
 MIN_STEPS_AFTER = 4
 LEGS_PER_RUN = 3
 PLAIN, CHECKED = "torch.save", "torch.save, checksums"
@@ -180,7 +182,7 @@ class Leg:
 
 def leg(training: Training, way: Way) -> Leg:
     """See the module."""
-    step_s = statistics.median(_seconds(training.step) for _ in range(PLAIN_STEPS))
+    plain = [_seconds(training.step) for _ in range(PLAIN_STEPS)]
     began = time.perf_counter()
     is_durable = way.save(training.num_steps, training.state())
     call_s = time.perf_counter() - began
@@ -190,7 +192,9 @@ def leg(training: Training, way: Way) -> Leg:
         num_steps += 1
         if not durable_s and is_durable():
             durable_s = time.perf_counter() - began
-    return Leg(time.perf_counter() - began - num_steps * step_s, call_s, durable_s, step_s)
+    whole_s = time.perf_counter() - began
+    step_s = statistics.median(plain + [_seconds(training.step) for _ in range(PLAIN_STEPS)])
+    return Leg(whole_s - num_steps * step_s, call_s, durable_s, step_s)
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -318,7 +322,7 @@ def compared(
 ) -> Comparison:
     """The row; a checkpoint that does not come back bit for bit claims no ratio."""
     # Which is cheaper depends on what the page cache holds, so the better one is chosen from what was measured.
-    peer = min((PLAIN, CHECKED), key=lambda name: _median(legs[name], "extra_s"))
+    peer = min((PLAIN, CHECKED), key=lambda name: _cost_s(legs[name]))
     pairs = list(zip(legs["ours"], legs[peer], strict=True))
     stands, ratio, sure = gate == "equal", _ratio(pairs), spread(_ratio, pairs)
     named = legs | {f"distributed async_save, {kind}": found for kind, found in others.items()}
@@ -327,12 +331,12 @@ def compared(
             "seconds that a checkpoint costs a training, from the call until it is durable, the steps beside it "
             "included, against torch.save with an fsync"
         ),
-        ours=_median(legs["ours"], "extra_s"),
-        peer=_median(legs[peer], "extra_s"),
+        ours=_cost_s(legs["ours"]),
+        peer=_cost_s(legs[peer]),
         ratio=ratio if stands else None,
         low=sure.low if stands else None,
         high=sure.high if stands else None,
-        limit=f"one copy of the state in memory, {1000 * memcpy_s:.0f} ms, which no step may overtake",
+        limit=f"nothing, as all of it can lie beside the steps; a copy of the state takes {1000 * memcpy_s:.0f} ms",
         target=f"the peer's over ours >= {TARGET:.0f}",
         holds=stands and ratio >= TARGET,
         runs=len(pairs),
@@ -340,7 +344,6 @@ def compared(
         details={
             "what_low_and_high_are": sure.kind,
             "state_mib": size_bytes / MIB,
-            "share_of_the_limit": memcpy_s / _median(legs["ours"], "extra_s"),
             "the_peer": peer,
             "milliseconds": {name: _line(found) for name, found in named.items()},
         },
@@ -348,7 +351,11 @@ def compared(
 
 
 def _ratio(pairs: Sequence[tuple[Leg, Leg]]) -> float:
-    return _median([peer for _, peer in pairs], "extra_s") / _median([ours for ours, _ in pairs], "extra_s")
+    return _cost_s([peer for _, peer in pairs]) / _cost_s([ours for ours, _ in pairs])
+
+
+def _cost_s(legs: Sequence[Leg]) -> float:
+    return max(_median(legs, "extra_s"), _median(legs, "call_s"))
 
 
 def _median(legs: Sequence[Leg], name: str) -> float:
