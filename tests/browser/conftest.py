@@ -25,9 +25,12 @@ PAGE_MS = 60_000
 WAIT_S = 600.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; skipped where a person has none, an error in CI."""
+    """Debian's Chromium; skipped where a person has none, an error in CI.
+
+    While it lasts, Playwright's event loop runs in this thread, and tests of other modules could start none.
+    """
     path = shutil.which("chromium")
     if path is None and os.environ.get("CI"):
         pytest.fail("CI needs Debian's package chromium")
