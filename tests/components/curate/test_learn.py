@@ -164,15 +164,18 @@ s01.mp4,0.0,1.0,5,ann
         ("source,rating\n", "got a header alone"),
         ("source,rating\ns00.mp4,3\ns01.mp4\n", "line 3: must have 2 values"),
         ("source,rating\ns00.mp4,3,4\n", "line 2: must have 2 values"),
-        ("source,rating\ns00.mp4,good\n", "line 2: rating must be a number, got 'good'"),
-        ("source,rating\ns00.mp4,nan\n", "line 2: rating must be a number, got 'nan'"),
+        ("source,rating\ns00.mp4,good\n", "line 2: rating must be a finite number, got 'good'$"),
+        ("source,rating\ns00.mp4,nan\n", "line 2: rating must be a finite number, got 'nan'$"),
+        ("source,rating\ns00.mp4,1e400\n", "line 2: rating must be a finite number, got '1e400'$"),
+        (f"source,rating\ns00.mp4,{'9' * 400}\n", "line 2: rating must be a finite number, got '9{59}$"),
         ("source,rating\ns00.mp4,3\ns01.mp4,5.5\n", "line 3: rating must lie between 1 and 5, got 5.5"),
         ("source,rating\ns00.mp4,0\n", "line 2: rating must lie between 1 and 5, got 0"),
         ("clip_id,rating\nffff,3\n", "line 2: no clip 'ffff' in clips_uri"),
         ("source,rating\nx.mp4,3\n", r"line 2: no clip of 'x\.mp4' in clips_uri"),
         ("source,start_s,end_s,rating\ns00.mp4,7,9,3\n", r"line 2: no clip of 's00\.mp4' between 7 and 9 s"),
         ("source,start_s,end_s,rating\ns00.mp4,2,1,3\n", "line 2: start_s must lie before end_s, got 2 and 1"),
-        ("source,start_s,end_s,rating\ns00.mp4,x,1,3\n", "line 2: start_s must be a number, got 'x'"),
+        ("source,start_s,end_s,rating\ns00.mp4,x,1,3\n", "line 2: start_s must be a finite number, got 'x'"),
+        ("source,start_s,end_s,rating\ns00.mp4,0,inf,3\n", "line 2: end_s must be a finite number, got 'inf'"),
         ("source,rating\ns00.mp4,3\ns00.mp4,3\n", "line 3: clip 0{16} is rated twice .no column rater"),
         ("source,rating,rater\ns00.mp4,3,a\ns00.mp4,3,a\n", "line 3: clip 0{16} is rated twice .'a' rated"),
     ],
@@ -180,6 +183,11 @@ s01.mp4,0.0,1.0,5,ann
 def test_a_line_that_does_not_fit_is_named(table: Callable[[str], Path], text: str, message: str) -> None:
     with pytest.raises(InputError, match=f"curate.learn: ratings_uri.*{message}"):
         read_ratings(table(text), _rows())
+
+
+def test_a_refused_line_is_told_with_its_file(table: Callable[[str], Path]) -> None:
+    with pytest.raises(InputError, match=r"^curate\.learn: ratings_uri, ratings\.csv line 2: rating must lie between"):
+        read_ratings(table("source,rating\ns00.mp4,7\n"), _rows())
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -205,7 +213,16 @@ def test_damages_multiply() -> None:
         ("[]", "a.json gives no defects"),
         ('{"shots": []}', "a.json gives no defects with kind and severity"),
         ('{"defects": [{"kind": "blur"}]}', "a.json gives no defects with kind and severity"),
-        ('{"defects": [{"kind": "blur", "severity": 1.5}]}', r"severities must lie in \(0, 1\], a.json gives \[1.5\]"),
+        (
+            '{"defects": [{"kind": "blur", "severity": 1.5}]}',
+            r"severities must be numbers in \(0, 1\], a.json gives 1.5$",
+        ),
+        ('{"defects": [{"severity": 1e400}]}', "a.json gives inf$"),
+        ('{"defects": [{"severity": 0.5}, {"severity": NaN}]}', "a.json gives nan$"),
+        ('{"defects": [{"severity": "high"}]}', "a.json gives 'high'$"),
+        ('{"defects": [{"severity": %s}]}' % ("9" * 400), "a.json gives 9{60}$"),
+        ('{"defects": [{"severity": %s}]}' % ("9" * 5000), "a.json gives no defects .*Exceeds the limit"),
+        ("[" * 100_000, "a.json gives no defects .*RecursionError"),
     ],
 )
 def test_truth_that_says_nothing_of_defects_is_refused(tmp_path: Path, truth: str, message: str) -> None:

@@ -149,6 +149,13 @@ def test_the_builtin_model_needs_only_columns_of_the_manifest() -> None:
         ({"penalties": [Penalty(measure="charm", knee=0, ruin=1, strength=1)]}, r"\['charm'\]"),
         ({"penalties": [Penalty(measure="blur", knee=1, ruin=1, strength=1)]}, "a ruin apart from the knee"),
         ({"penalties": [Penalty(measure="blur", knee=0, ruin=1, strength=-1)]}, "a strength from 0"),
+        ({"penalties": [Penalty(measure="blur", knee=0, ruin=10**400, strength=1)]}, "a ruin apart from the knee"),
+        ({"penalties": [{"measure": "blur", "knee": None, "ruin": 1, "strength": 1}]}, "a ruin apart from the knee"),
+        ({"penalties": [{"measure": ["blur"], "knee": 0, "ruin": 1, "strength": 1}]}, "it needs the measures"),
+        ({"worst": 10**400}, "1 <= worst <= best <= 5, got 10{59}"),
+        ({"best": math.nan}, "1 <= worst <= best <= 5, got .* nan$"),
+        ({"best": "5"}, "1 <= worst <= best <= 5, got .* '5'$"),
+        ({"worst": 4.0, "best": 2.0}, "1 <= worst <= best <= 5, got 4.0 and 2.0$"),
     ],
 )
 def test_a_file_that_holds_no_model_is_refused(learned: Model, change: dict[str, Any], message: str) -> None:
@@ -160,7 +167,7 @@ def test_a_file_that_holds_no_model_is_refused(learned: Model, change: dict[str,
         from_json(json.dumps(values), owner="test", known=clips.SCHEMA.names)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", "{}", "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "7", "{}", "\x00", "[" * 100_000])
 def test_text_that_is_no_model_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="suitability_uri must be a model"):
         from_json(text, owner="test", known=clips.SCHEMA.names)

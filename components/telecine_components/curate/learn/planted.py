@@ -40,9 +40,10 @@ def _truth(film: Path) -> Path:
 def _severities(truth: Path) -> list[float]:
     try:
         found: Any = json.loads(truth.read_text(encoding="utf-8"))
-        severities = [float(defect["severity"]) for defect in found["defects"]]
-    except (ValueError, KeyError, TypeError) as error:
+        severities = [defect["severity"] for defect in found["defects"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{_WHAT}; {truth.name} gives no defects with kind and severity: {error!r}") from None
-    if not all(0 < severity <= 1 for severity in severities):
-        raise InputError(f"{_WHAT}; severities must lie in (0, 1], {truth.name} gives {severities}")
+    for severity in severities:
+        if type(severity) not in (int, float) or not 0 < severity <= 1:
+            raise InputError(f"{_WHAT}; severities must be numbers in (0, 1], {truth.name} gives {severity!r:.60}")
     return severities

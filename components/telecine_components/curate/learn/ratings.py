@@ -19,13 +19,14 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """A line of the file, with the number by which editors call it."""
+    """A line of a file, with the number by which editors call it."""
 
+    file: str
     number: int
     values: Mapping[str, str]
 
     def refuse(self, problem: str) -> NoReturn:
-        raise InputError(f"curate.learn: ratings_uri, line {self.number}: {problem}")
+        raise InputError(f"curate.learn: ratings_uri, {self.file} line {self.number}: {problem}")
 
     def number_of(self, name: str) -> float:
         """A finite number; raises InputError for anything else."""
@@ -35,7 +36,7 @@ class _Line:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            self.refuse(f"{name} must be a number, got {text!r}")
+            self.refuse(f"{name} must be a finite number, got {text!r:.60}")
         return value
 
 
@@ -72,7 +73,7 @@ def _lines(path: Path) -> list[_Line]:
             columns = [name.strip() for name in reader.fieldnames or ()]
             _check_columns(columns)
             reader.fieldnames = columns
-            lines = [_line(reader.line_num, values, columns) for values in reader]
+            lines = [_line(path.name, reader.line_num, values, columns) for values in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{what}, got {path.name}: {error}") from None
     if not lines:
@@ -80,10 +81,12 @@ def _lines(path: Path) -> list[_Line]:
     return lines
 
 
-def _line(number: int, values: Mapping[Any, Any], columns: Sequence[str]) -> _Line:
+def _line(file: str, number: int, values: Mapping[Any, Any], columns: Sequence[str]) -> _Line:
     if None in values or any(values[name] is None for name in columns):
-        _Line(number, {}).refuse(f"must have {len(columns)} values as the header has, got {list(values.values())}")
-    return _Line(number, {name: values[name].strip() for name in columns})
+        _Line(file, number, {}).refuse(
+            f"must have {len(columns)} values as the header has, got {list(values.values())}"
+        )
+    return _Line(file, number, {name: values[name].strip() for name in columns})
 
 
 def _check_columns(columns: Sequence[str]) -> None:

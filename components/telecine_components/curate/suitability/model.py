@@ -14,6 +14,7 @@ which standardises over the set.
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,18 +120,27 @@ def from_json(text: str, *, owner: str, known: Sequence[str]) -> Model:
             raise ValueError("another format")
         penalties = tuple(Penalty(**each) for each in values.pop("penalties"))
         model = Model(penalties=penalties, **values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{what} (JSON, {FORMAT!r}): {error}") from None
-    if unknown := sorted(set(model.measures) - set(known)):
+    if unknown := [each.measure for each in penalties if each.measure not in known]:
         raise InputError(f"{what} of this version; it needs the measures {unknown}, which the manifest does not have")
     if wrong := [each for each in penalties if not _is_sound(each)]:
-        raise InputError(f"{what}; got {wrong[0]}, expected a ruin apart from the knee and a strength from 0")
+        raise InputError(f"{what}; got {wrong[0]!r:.200}, expected a ruin apart from the knee and a strength from 0")
+    ends = (model.worst, model.best)
+    if not (all(map(_is_number, ends)) and LOWEST <= model.worst <= model.best <= HIGHEST):
+        told = " and ".join(f"{end!r:.60}" for end in ends)
+        raise InputError(f"{what}; expected {LOWEST:g} <= worst <= best <= {HIGHEST:g}, got {told}")
     return model
 
 
 def _is_sound(penalty: Penalty) -> bool:
     numbers = (penalty.knee, penalty.ruin, penalty.strength)
-    return all(math.isfinite(value) for value in numbers) and penalty.knee != penalty.ruin and penalty.strength >= 0
+    return all(map(_is_number, numbers)) and penalty.knee != penalty.ruin and penalty.strength >= 0
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of JSON, whose integers have no end, is one that arithmetic takes."""
+    return isinstance(value, int | float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def load(path: Path, *, owner: str, known: Sequence[str]) -> Model:
