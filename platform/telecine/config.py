@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file that a person wrote; raises :class:`InputError` where it is none."""
     try:
         return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of Python's own, too: what is no UTF-8, and 5000 digits
         raise InputError(f"{path}: not valid TOML: {error}") from error
 
 
@@ -118,7 +119,7 @@ def parse_setting(text: str, cls: type | None = None) -> tuple[str, Any]:
         return name, raw
     try:
         return name, json.loads(raw)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return name, raw
 
 
@@ -161,7 +162,7 @@ def _plain(annotation: Any) -> Any:
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(value).__name__}")
@@ -183,7 +184,7 @@ def _checked(field: dataclasses.Field[Any], annotation: Any, value: Any, owner: 
 
 def _typed(name: str, expected: type, value: Any, owner: str) -> Any:
     if expected is float and type(value) is int:
-        return float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not expected:
         raise InputError(f"{owner}: {name} must be of type {expected.__name__}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):

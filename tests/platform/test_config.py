@@ -41,6 +41,7 @@ def test_an_integer_is_taken_for_a_float_but_not_the_other_way_round() -> None:
         ({}, "curate.split: videos_uri must be given; set it with --set videos_uri=…"),
         ({"threshold": 1.5}, "curate.split: threshold must be less than 1, got 1.5"),
         ({"threshold": float("nan")}, "curate.split: threshold must be a finite number, got nan"),
+        ({"threshold": 10**400}, "curate.split: threshold must be a finite number, got inf"),
         ({"num_steps": True}, "curate.split: num_steps must be of type int, got True"),
         ({"num_steps": "ten"}, "curate.split: num_steps must be of type int, got 'ten'"),
         ({"mode": "slow"}, "curate.split: mode must be one of ('fast', 'good'), got 'slow'"),
@@ -65,7 +66,13 @@ def test_people_write_toml_machines_write_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
-    [("a.toml", "threshold =", "not valid TOML"), ("a.json", "[1]", "expected a JSON object, got list")],
+    [
+        ("a.toml", "threshold =", "not valid TOML"),
+        ("a.toml", f"threshold = {'9' * 5000}", "not valid TOML: Exceeds the limit"),
+        ("a.json", "[1]", "expected a JSON object, got list"),
+        ("a.json", '{"threshold": %s}' % ("9" * 5000), "not valid JSON: Exceeds the limit"),
+        ("a.json", "[" * 100_000, "not valid JSON: maximum recursion depth"),
+    ],
 )
 def test_a_malformed_file_is_named(tmp_path: Path, name: str, text: str, sentence: str) -> None:
     (tmp_path / name).write_text(text)
@@ -83,6 +90,8 @@ def test_a_malformed_file_is_named(tmp_path: Path, name: str, text: str, sentenc
         ("a=[1, 2]", [1, 2]),
         ("a=x=y", "x=y"),
         ("a=", ""),
+        (f"a={'9' * 5000}", "9" * 5000),
+        (f"a={'[' * 100_000}", "[" * 100_000),
     ],
 )
 def test_a_setting_is_json_where_it_parses_and_text_otherwise(text: str, value: object) -> None:
