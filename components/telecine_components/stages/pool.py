@@ -11,6 +11,7 @@ from multiprocessing import connection
 from pathlib import Path
 
 from telecine.context import Source
+from telecine.errors import RetryLater
 from telecine.work.items import Batch
 from telecine_components.stages.worker import Worker
 
@@ -30,10 +31,12 @@ class Pool:
     Attributes:
         num_workers: processes at most.
         stall_s: a worker that gives no sign of life for so long while it is at an item is killed.
+        setup_s: and one for so long while it is set up, which ends the batch: no item is to blame for it.
     """
 
     num_workers: int = 1
     stall_s: float = 120.0
+    setup_s: float = 600.0
 
     def __call__(
         self, batch: Batch, sources: Mapping[int, Source], scratch: Path, stopping: Callable[[], bool]
@@ -58,6 +61,7 @@ class Crew:
         """Yield the number of each source once its items are committed; those begun are ended when asked to stop.
 
         Raises:
+            RetryLater: a worker hung while it was set up.
             Exception: what a stage raised, but bad data; the workers are dismissed then.
         """
         self._queue.extend(sources.items())
@@ -119,11 +123,17 @@ class Crew:
 
     def _check(self, worker: Worker) -> int | None:
         """Kill a worker that hangs; the number of the item it was at."""
-        if worker.task is None or worker.silent_s < self._pool.stall_s:
+        at_most_s = self._pool.stall_s if worker.is_ready else self._pool.setup_s
+        if worker.task is None or worker.silent_s < at_most_s:
             return None
         number, source = worker.task
         self._workers.remove(worker)
         worker.end()
+        if not worker.is_ready:
+            raise RetryLater(
+                f"a worker process gave no sign of life for {at_most_s:g} s while it was set up; "
+                "the same call goes on with what is missing"
+            )
         return self._refuse(number, source, f"the decoder hung: no progress for {self._pool.stall_s:g} s")
 
     def _refuse(self, number: int, source: Source, reason: str) -> int:

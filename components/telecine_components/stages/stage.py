@@ -25,7 +25,10 @@ class Stage:
     gpus: float = 0.0
 
     def setup(self) -> None:
-        """Load what every item needs; called once in each worker, before its first item."""
+        """Load what every item needs; called once in each worker, before its first item.
+
+        Call ``alive.beat`` where that may take many minutes.
+        """
 
     def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
         """Make the item's value, and its files in ``out_dir``; call ``alive.beat`` where an item may take minutes.

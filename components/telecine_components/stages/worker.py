@@ -49,8 +49,13 @@ class Worker:
         theirs.close()
 
     def give(self, number: int, source: Source) -> None:
-        """Have it make an item; its death, even before this, is found when it is listened to."""
+        """Have it make an item, once it is set up; its death, even before this, is found when it is listened to."""
         self.task, self.silent_s = (number, source), 0.0
+        if self._ready:
+            self._send()
+
+    def _send(self) -> None:
+        """To a process that takes it at once: one that does not would keep this one waiting for room in the pipe."""
         try:
             self.connection.send(self.task)
         except OSError:
@@ -62,13 +67,16 @@ class Worker:
             word, value = self.connection.recv()
         except (EOFError, OSError):
             return None
-        self._ready, self.silent_s = True, 0.0
+        self.silent_s = 0.0
+        if word == "ready":
+            self._ready = True
+            self._send()
         return word, value
 
     def listen_in(self, at_most_s: float) -> None:
         """Count the silence; a pause of this process itself counts for no more than ``at_most_s``."""
         now = time.monotonic()
-        if self.task is not None and self._ready:
+        if self.task is not None:
             self.silent_s += min(now - self._looked_s, at_most_s)
         self._looked_s = now
 

@@ -33,6 +33,8 @@ def make(tmp_path: Path, log: Path) -> Made:
         *names: str,
         num_workers: int = 1,
         stall_s: float = 30.0,
+        setup_s: float = 60.0,
+        given: Any = None,
         stages: tuple[Toy, ...] = (),
         attempt: str = "one",
         force: bool = False,
@@ -43,9 +45,9 @@ def make(tmp_path: Path, log: Path) -> Made:
         store, digests = Store(f"file://{tmp_path}/store"), Digests(tmp_path / "home")
         return work_items.handed_over(
             Items(store, digests, scratch=tmp_path / "scratch", **place),
-            [Source(name, f"digest of {name}") for name in names],
+            [Source(name, f"digest of {name}", given=given) for name in names],
             stages or (Toy(log=log),),
-            Pool(num_workers=num_workers, stall_s=stall_s),
+            Pool(num_workers=num_workers, stall_s=stall_s, setup_s=setup_s),
             progress=lambda done, total: (told if told is not None else []).append((done, total)),
             stopping=stopping,
         )
@@ -87,6 +89,21 @@ def test_a_worker_that_hangs_in_c_is_cut_off_and_one_that_is_slow_is_not(make: M
     assert time.monotonic() - began < 15
     assert make("hang-2")[0].reason == made[1].reason, "it is committed like any result"
     assert _log(log).count("hang-2") == 1
+
+
+def test_a_worker_that_hangs_while_it_is_set_up_ends_the_batch_and_blames_no_item(make: Made, log: Path) -> None:
+    hung = (Toy(log=log, setup_s=1000.0),)
+    with pytest.raises(RetryLater, match=r"^a worker process gave no sign of life for 3 s while it was set up; "):
+        make("good-1", stages=hung, setup_s=3.0, given="more than a pipe takes" * 100_000)
+    assert list((log.parent / "scratch").iterdir()) == []
+    assert [item.reason for item in make("good-1")] == [None]
+
+
+def test_a_worker_may_be_set_up_for_longer_than_it_may_be_silent_at_an_item(make: Made, log: Path) -> None:
+    silent = (Toy(log=log, setup_s=1.5),)
+    assert [item.reason for item in make("good-1", stages=silent, stall_s=0.5)] == [None]
+    in_steps = (Toy(log=log, setup_s=4.0, setup_beat_s=1.0),)
+    assert [item.reason for item in make("good-2", stages=in_steps, stall_s=0.5, setup_s=3.0)] == [None]
 
 
 def test_fetching_may_take_longer_than_a_decoder_may_be_silent(make: Made, log: Path) -> None:

@@ -33,14 +33,24 @@ class SlowFolder(Folder):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Toy(Stage):
-    """Writes down each start in ``log``, then does what the source's name says."""
+    """Writes down each start in ``log``, then does what the source's name says.
+
+    Attributes:
+        setup_s: how long it is set up, and ``setup_beat_s``, how often it gives a sign of life meanwhile; 0 never.
+    """
 
     log: Path
     item_s: float = 0.0
+    setup_s: float = 0.0
+    setup_beat_s: float = 0.0
     word: str = ""
 
     def setup(self) -> None:
         self._note("setup")
+        ends_s = time.monotonic() + self.setup_s
+        while (left_s := ends_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, self.setup_beat_s or left_s))
+            alive.beat()
 
     def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
         self._note(source.name)
