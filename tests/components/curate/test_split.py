@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,35 @@ def test_each_bad_file_is_one_row_with_its_reason(run_component: Run, footage: P
     assert reasons["sidecar.mp4"].startswith("sidecar .json is not valid JSON")
     assert reasons["two.mp4"] == "same bytes as one.mp4"
     assert outputs.num_clips == 4
+
+
+def test_of_files_with_the_same_bytes_one_with_a_sidecar_is_taken_and_a_sidecar_that_is_not_used_is_told(
+    run_component: Run, footage: Path, rows_of: Rows
+) -> None:
+    for name in ("bare.mp4", "same.mp4", "two.mp4", "truth.mp4"):
+        shutil.copy(footage / "one.mp4", footage / name)
+    shutil.copy(footage / "one.txt", footage / "same.txt")
+    (footage / "two.txt").write_text("few blobs\n")
+    shutil.copy(footage / "one.txt", footage / "truth.json")
+    rows = rows_of(run_component("curate.split", videos_uri=footage).clips_uri)
+    found = {row["source"]: (row["caption"], row["reason"]) for row in rows if row["source"] != "day one/three.mp4"}
+    assert found == {
+        "bare.mp4": (None, "same bytes as one.mp4"),
+        "one.mp4": ("many blobs", None),
+        "same.mp4": (None, "same bytes as one.mp4"),
+        "truth.mp4": (None, "same bytes as one.mp4, but another sidecar: truth.json is not used"),
+        "two.mp4": (None, "same bytes as one.mp4, but another sidecar: two.txt is not used"),
+    }
+
+
+def test_a_file_is_not_lost_to_one_of_the_same_bytes_whose_name_is_not_utf_8(
+    run_component: Run, footage: Path, rows_of: Rows
+) -> None:
+    shutil.copy(footage / "one.mp4", footage / os.fsdecode(b"a\xff.mp4"))
+    rows = rows_of(run_component("curate.split", videos_uri=footage).clips_uri)
+    reasons = {row["source"]: row["reason"] for row in rows}
+    assert reasons["one.mp4"] is None
+    assert reasons["a\\xff.mp4"] == "its name is not UTF-8: rename it"
 
 
 def test_an_added_file_is_the_only_one_looked_at(

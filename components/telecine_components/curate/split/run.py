@@ -52,7 +52,7 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     """Write ``clips.parquet``."""
     videos = ctx.folder(inputs.videos_uri)
     digests = digests_of(videos)
-    names = find_videos(videos, digests)
+    names = sorted(find_videos(videos, digests), key=lambda name: _rank(name, digests))
     firsts = {digests[name]: name for name in reversed(names)}
     sources = [_source(name, digests) for name in names if firsts[digests[name]] == name and is_text(name)]
     params = {name: getattr(inputs, name) for name in ITEM_INPUTS}
@@ -60,12 +60,12 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
         videos=videos, inputs=inputs, params=params, cpus=inputs.num_threads, memory_gib=COMPONENT.resources.memory_gib
     )
     executor = executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s)
-    rows = {name: [_bad_row(name, digests[name], _unread(name, firsts[digests[name]]))] for name in names}
+    rows = {name: [_bad_row(name, digests[name], _unread(name, firsts[digests[name]], digests))] for name in names}
     seen: dict[str, str] = {}
     for item in ctx.stream(sources, [stage], executor):
         digest = item.value.get("source_digest", digests[item.name])
         first = seen.setdefault(digest, item.name)
-        reason = f"same bytes as {first}" if first != item.name else item.reason
+        reason = item.reason if first == item.name else _unread(item.name, first, digests)
         rows[item.name] = _rows_of(item, ctx) if reason is None else [_bad_row(item.name, digest, reason)]
     manifest = [
         clips.stamp(row, name=COMPONENT.name, version=ctx.code_digest, settings=params)
@@ -80,9 +80,28 @@ def _rows_of(item: Item, ctx: Context) -> list[dict[str, Any]]:
     return [row | {"source": item.name, "poster": f"{item.path}/{row['poster']}"} for row in found]
 
 
-def _unread(name: str, first: str) -> str:
-    """Why a file is not looked at."""
-    return f"same bytes as {first}" if is_text(name) else "its name is not UTF-8: rename it"
+def _rank(name: str, digests: Mapping[str, str]) -> tuple[bool, bool, str]:
+    """What decides which of several files with the same bytes is taken: what is said of one is not lost."""
+    return not is_text(name), sidecar_name(name, digests) is None, name
+
+
+def _unread(name: str, first: str, digests: Mapping[str, str]) -> str:
+    """Why a file is not used, and whether words and rights beside it are not either.
+
+    Args:
+        first: the file of the same bytes that is.
+    """
+    if not is_text(name):
+        return "its name is not UTF-8: rename it"
+    sidecar = sidecar_name(name, digests)
+    if sidecar is None or _said(sidecar, digests) == _said(sidecar_name(first, digests), digests):
+        return f"same bytes as {first}"
+    return f"same bytes as {first}, but another sidecar: {sidecar} is not used"
+
+
+def _said(sidecar: str | None, digests: Mapping[str, str]) -> str:
+    """What a sidecar says, as a mark."""
+    return f"{PurePosixPath(sidecar).suffix} {digests[sidecar]}" if sidecar else ""
 
 
 def _source(name: str, digests: Mapping[str, str]) -> Source:
@@ -90,7 +109,7 @@ def _source(name: str, digests: Mapping[str, str]) -> Source:
     sidecar = sidecar_name(name, digests)
     if sidecar is None:
         return Source(name, digests[name], given={name: digests[name]})
-    together = f"{digests[name]} {PurePosixPath(sidecar).suffix} {digests[sidecar]}"
+    together = f"{digests[name]} {_said(sidecar, digests)}"
     given = {each: digests[each] for each in (name, sidecar)}
     return Source(name, hashlib.sha256(together.encode()).hexdigest(), given=given)
 
