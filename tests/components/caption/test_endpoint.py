@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import dataclasses
+import functools
 import http.server
 import io
 import json
@@ -35,7 +36,7 @@ NUM_TOKENS = 42
 
 @dataclasses.dataclass
 class Reply:
-    """What goes back: a completion with ``content``, or ``body`` as it is."""
+    """What goes back: a completion with ``content``, or ``body`` as it is, in ten parts ``trickle_s`` apart."""
 
     content: str = json.dumps(GOOD)
     status: int = 200
@@ -44,6 +45,7 @@ class Reply:
     message: dict[str, Any] = dataclasses.field(default_factory=dict)
     finish_reason: str = "stop"
     after_s: float = 0.0
+    trickle_s: float = 0.0
 
     def encoded(self) -> bytes:
         """The body."""
@@ -121,7 +123,9 @@ class ModelServer:
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()
-                    self.wfile.write(body)
+                    for part in range(10):
+                        self.wfile.write(body[part * len(body) // 10 : (part + 1) * len(body) // 10])
+                        time.sleep(reply.trickle_s)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
@@ -265,14 +269,37 @@ def test_an_answer_that_is_no_caption_is_asked_for_again_and_then_given_up(
     assert (told.parts, told.fault, len(server.requests)) == (GOOD, "", 4)
 
 
-@pytest.mark.parametrize("reply", [Reply(after_s=1.2), Reply(status=503)])
-def test_a_clip_on_which_a_working_server_fails_is_given_up(
-    ask_one: Callable[..., Told], server: ModelServer, reply: Reply
-) -> None:
-    server.script = lambda number, request: reply
-    told = ask_one(timeout_s=0.3)
+def test_a_clip_on_which_a_working_server_fails_is_given_up(ask_one: Callable[..., Told], server: ModelServer) -> None:
+    server.script = lambda number, request: Reply(status=500)
+    told = ask_one()
     assert len(server.requests) == 2
     assert told.fault.startswith("the server fails on it: ")
+
+
+@pytest.mark.parametrize("reply", [Reply(after_s=1.2), Reply(trickle_s=0.25)])
+def test_a_server_that_is_slow_is_asked_again_and_then_tried_later(
+    ask_one: Callable[..., Told], server: ModelServer, reply: Reply
+) -> None:
+    """Also one that is never silent for long: gateways keep a connection alive by blanks while a model thinks."""
+    server.script = lambda number, request: reply
+    with pytest.raises(RetryLater, match=r"/v1 gave no whole answer within timeout_s=0\.5, 2 times in turn; "):
+        ask_one(timeout_s=0.5)
+    assert len(server.requests) == 2
+    server.script = lambda number, request: reply if number == 3 else Reply(trickle_s=0.02)
+    assert ask_one(timeout_s=0.5).fault == ""
+    assert len(server.requests) == 4
+
+
+def test_a_clip_that_a_slow_server_gave_no_caption_of_is_asked_about_again_and_no_other(
+    ask: Run, server: ModelServer, rows_of: Rows
+) -> None:
+    server.script = lambda number, request: Reply(after_s=1.0 if number == 2 else 0.0)
+    with pytest.raises(RetryLater, match="no whole answer within timeout_s"):
+        ask(3, max_in_flight=1, max_tries=1, timeout_s=0.4)
+    assert len(server.requests) == 2
+    rows = rows_of(ask(3, max_in_flight=1, max_tries=1, timeout_s=5.0).clips_uri)
+    assert {row["captioner"] for row in rows.values()} == {"tiny-vl"}
+    assert len(server.requests) == 4, "the one that is there is not asked for again"
 
 
 def test_a_server_that_breaks_is_tried_later_and_asked_for_no_caption_twice(
@@ -300,11 +327,17 @@ def test_a_server_that_breaks_is_tried_later_and_asked_for_no_caption_twice(
 
 
 def test_a_server_that_is_away_or_stays_busy_is_tried_later(ask_one: Callable[..., Told], server: ModelServer) -> None:
+    """502 to 504 say that by the mouth of a gateway, which may answer a plain question all the same."""
     with pytest.raises(RetryLater, match="cannot be reached: "):
         ask_one(endpoint_url="http://127.0.0.1:9/v1", max_tries=1)
-    server.script = lambda number, request: Reply(status=429)
-    with pytest.raises(RetryLater, match="is busy: "):
-        ask_one(max_tries=1)
+    for status in (408, 409, 429, 502, 503, 504):
+        server.script = functools.partial(_refusing, status)
+        with pytest.raises(RetryLater, match=f"is busy or away: .*{status}"):
+            ask_one(max_tries=1)
+
+
+def _refusing(status: int, number: int, request: dict[str, Any]) -> Reply:
+    return Reply(status=status)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
 """One OpenAI-compatible endpoint (vLLM and the like), and which of its failures mean what.
 
 A failure of the clip, which is told apart by asking the server something plain, is a :class:`BadAnswer`. One of the
-server may pass: RetryLater. One of what a person gave (URL, key, model, quota) will not: InputError. The client itself
-tries again after 408, 409, 429, 5xx, timeouts and broken connections, with exponential back-off or as long as
-Retry-After says.
+server may pass, slowness among them: RetryLater. One of what a person gave (URL, key, model, quota) will not:
+InputError. The client itself tries again after 408, 409, 429, 5xx, timeouts and broken connections, with exponential
+back-off or as long as Retry-After says.
 """
 
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
@@ -25,8 +27,8 @@ log = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
 _PROBE = [{"role": "user", "content": "Say yes."}]
 _PROBE_TOKENS = 16
-_PASSING = (408, 409, 429)
-"""Of the answers that blame the request (4xx), those that time mends."""
+_PASSING = (408, 409, 429, 502, 503, 504)
+"""What a busy server answers, or a gateway before one that is away or slow: the request is not to blame."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Endpoint:
     def __init__(self, *, url: str, model: str, max_answer_tokens: int, max_tries: int, timeout_s: float) -> None:
         _check(url, model)
         self._url, self._model, self._max_tokens = url, model, max_answer_tokens
+        self._max_tries, self._timeout_s = max_tries, timeout_s
         self._client = openai.OpenAI(
             base_url=url,
             api_key=os.environ.get(KEY) or "none",  # a local server asks for none
             timeout=timeout_s,
             max_retries=max_tries - 1,
+            http_client=_Client(timeout_s),
         )
         self._is_plain = False
         for name in ("httpx", "httpx2", "openai"):
@@ -62,7 +66,7 @@ class Endpoint:
 
         Raises:
             BadAnswer: the server works, but does not answer this.
-            RetryLater: the server is away, busy or broken.
+            RetryLater: the server is away, busy, slow or broken.
             InputError: it refuses the key, the model or every request.
         """
         try:
@@ -101,10 +105,15 @@ class Endpoint:
         wrong = self._what_is_wrong(error)
         if wrong:
             return InputError(f"caption.write: {wrong}")
-        if isinstance(error, openai.RateLimitError):
-            return RetryLater(f"caption.write: {self._url} is busy: {_told(error)}")
-        if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
+        if isinstance(error, openai.APITimeoutError):
+            return RetryLater(
+                f"caption.write: {self._url} gave no whole answer within timeout_s={self._timeout_s:g}, "
+                f"{self._max_tries} times in turn; raise it, or lower max_in_flight; the same call goes on"
+            )
+        if isinstance(error, openai.APIConnectionError):
             return RetryLater(f"caption.write: {self._url} cannot be reached: {error.__cause__ or error}")
+        if isinstance(error, openai.APIStatusError) and error.status_code in _PASSING:
+            return RetryLater(f"caption.write: {self._url} is busy or away: {_told(error)}")
         if getattr(error, "code", None) == "content_filter":
             return BadAnswer("refused: content_filter")
         return self._whose_fault(error)
@@ -135,6 +144,39 @@ class Endpoint:
         if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
             return BadAnswer(f"the server refuses it: {told}", is_final=True)
         return BadAnswer(f"the server fails on it: {told}", is_final=True)
+
+
+class _Client(openai.DefaultHttpxClient):
+    """Gives up an answer that has not come whole in time; by itself a client counts only the silence between parts."""
+
+    def __init__(self, answer_s: float) -> None:
+        super().__init__(timeout=answer_s)
+        self._answer_s = answer_s
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        """See :meth:`httpx2.Client.send`; raises :class:`httpx2.ReadTimeout` where the answer is late."""
+        ends_s = time.monotonic() + self._answer_s
+        response = super().send(request, stream=True, **options)
+        response.stream = _Until(response.stream, ends_s, request)
+        if not stream:
+            response.read()
+        return response
+
+
+class _Until(httpx2.SyncByteStream):
+    """A body that ends in an error once it is late."""
+
+    def __init__(self, stream: Any, ends_s: float, request: httpx2.Request) -> None:
+        self._stream, self._ends_s, self._request = stream, ends_s, request
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            if time.monotonic() > self._ends_s:
+                raise httpx2.ReadTimeout("the answer did not come whole in time", request=self._request)
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _read(completion: object) -> Answer:

@@ -33,7 +33,7 @@ class Inputs:
     max_in_flight: int = param(8, ge=1, keyed=False, help="openai: how many clips are asked about at the same time.")
     num_workers: int = param(1, ge=1, keyed=False, help="Processes that decode, where no Ray cluster does.")
     stall_s: float = param(120.0, gt=0, keyed=False, help="Silence after which a decoder counts as hung.")
-    timeout_s: float = param(120.0, gt=0, keyed=False, help="openai: an answer that takes longer has failed.")
+    timeout_s: float = param(120.0, gt=0, keyed=False, help="openai: an answer that is not whole by then has failed.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
