@@ -252,7 +252,7 @@ def _check(place: Laptop, conf: dict[str, Any]) -> None:
     from telecine.operators import ComponentOperator, check_conf
 
     dag = runpy.run_path(str(REPOSITORY / "dags" / f"{DAG_ID}.py"))["dag"]
-    check_conf(dag.params, conf)
+    check_conf(dag, conf)
     if place.here.runner == "container":
         engine = engines.find()
         for image_set in sorted({task.component.image for task in dag.tasks if isinstance(task, ComponentOperator)}):

@@ -38,19 +38,22 @@ def param(
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
     keyed: bool = True,
+    needed_with: tuple[str, str] | None = None,
 ) -> Any:
     """Declare one input: its default, its meaning in a sentence, and the bounds it must keep.
 
     Args:
         keyed: whether another value is other work. Not for how work is done and not what is computed: calls that
             differ in it alone meet at one address, go on from each other's checkpoints and reuse each other's result.
+        needed_with: another input and a value of it with which this one must not be empty.
 
     Raises:
         ValueError: an input without a default that is not keyed.
     """
     if not keyed and default is dataclasses.MISSING:
         raise ValueError("param: an input that is not keyed must have a default")
-    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "keyed": None if keyed else False}
+    rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "needed_with": needed_with}
+    rules |= {"keyed": None if keyed else False}
     metadata = {"help": help} | {name: rule for name, rule in rules.items() if rule is not None}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -59,13 +62,19 @@ def build(cls: type[T], values: Mapping[str, Any], *, owner: str) -> T:
     """Make a ``cls`` from plain values.
 
     Raises:
-        InputError: for an unknown or missing key, a wrong type or a broken bound; ``owner`` opens the message.
+        InputError: for an unknown or missing key, a wrong type, a broken bound, or an input that another one needs;
+            ``owner`` opens the message.
     """
     checked = check(cls, values, owner=owner)
     missing = [f.name for f in _fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise InputError(f"{owner}: {', '.join(missing)} must be given; set it with --set {missing[0]}=…")
-    return cls(**checked)
+    made = cls(**checked)
+    for field in _fields(cls):
+        other, value = field.metadata.get("needed_with", ("", None))
+        if other and getattr(made, other) == value and not getattr(made, field.name):
+            raise InputError(f"{owner}: {field.name} must be given where {other} is {value!r}")
+    return made
 
 
 def check(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from telecine.settings import Settings
 from telecine.work import runs
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, XComArg
+    from airflow.sdk import DAG, Context, XComArg
 
 RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2.0}
 RECIPE = "recipe"
@@ -65,22 +65,26 @@ def param_name(component: Component, field: str) -> str:
     return f"{component.name.rpartition('.')[2]}_{field}"
 
 
-def check_conf(params: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
-    """Raise :class:`InputError` for a name that no Param has (Airflow ignores it) or a value that its Param refuses.
+def check_conf(dag: "DAG", conf: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` for a name that no Param has (Airflow ignores it), a value that its Param refuses, or
+    values that a task will refuse together.
 
     Args:
-        params: a DAG's ``params``.
-        conf: what somebody wants to start it with.
+        conf: what somebody wants to start the DAG with.
     """
+    params = dag.params
     for name, value in conf.items():
         if name not in params:
             near = difflib.get_close_matches(name, params, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "the trigger form lists them"
             raise InputError(f"the DAG has no Param {name!r}; {hint}")
         try:
-            params.get_param(name).resolve(value)  # type: ignore[attr-defined]
+            params.get_param(name).resolve(value)
         except ParamValidationError as error:
             raise InputError(f"Param {name}: {str(error).partition(chr(10))[0]}, got {value!r}") from None
+    for task in dag.tasks:
+        if isinstance(task, ComponentOperator):
+            task.check({**params.dump(), **conf}, conf)
 
 
 class ComponentOperator(BaseOperator):
@@ -171,7 +175,7 @@ class ComponentOperator(BaseOperator):
         if reason:
             self._point(run, here, "skipped", reason)
             raise AirflowSkipException(f"{self.component.name} has nothing to do: {reason}")
-        check_conf(context["dag"].params, context["dag_run"].conf or {})
+        check_conf(context["dag"], context["dag_run"].conf or {})
         inputs = self.component.parse(self._values(context))
         key, outputs = self._reuse(inputs, run, here)
         if outputs is not None:
@@ -214,18 +218,32 @@ class ComponentOperator(BaseOperator):
         )
         runs.point(Store(here.store_uri), run, pointer)
 
-    def _values(self, context: "Context") -> dict[str, Any]:
-        names = {field.name: param_name(self.component, field.name) for field in self._fields()}
-        values = {field: context["params"][param] for field, param in names.items() if param in context["params"]}
-        given = {name: v.resolve(context) if isinstance(v, FromAsset) else v for name, v in self.inputs.items()}
-        return values | self._from_recipe(context, values) | given
+    def check(self, params: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
+        """Raise :class:`InputError` for values of Params that the component refuses together.
 
-    def _from_recipe(self, context: "Context", values: Mapping[str, Any]) -> dict[str, Any]:
+        Files that the DAG gives it do not matter for that. Where the DAG gives it other values, too, nothing is said:
+        they may not be known before the task runs.
+        """
+        if all(config.is_artifact(self.component.inputs, name) for name in self.inputs):
+            self.component.parse(self._from_params(params, conf) | dict.fromkeys(self.inputs, "by the DAG"))
+
+    def _values(self, context: "Context") -> dict[str, Any]:
+        given = {name: v.resolve(context) if isinstance(v, FromAsset) else v for name, v in self.inputs.items()}
+        return self._from_params(context["params"], context["dag_run"].conf or {}) | given
+
+    def _from_params(self, params: Mapping[str, Any], conf: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by input, from a run's Params and the recipe that they name; ``conf`` is what a person gave."""
+        names = {field.name: param_name(self.component, field.name) for field in self._fields()}
+        values = {field: params[param] for field, param in names.items() if param in params}
+        return values | self._from_recipe(params, conf, values)
+
+    def _from_recipe(
+        self, params: Mapping[str, Any], conf: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """What the chosen recipe says and the person did not; ``values`` are those of the Params, by input."""
-        chosen = context["params"].get(param_name(self.component, RECIPE))
+        chosen = params.get(param_name(self.component, RECIPE))
         if not chosen:
             return {}
-        conf = context["dag_run"].conf or {}
         said = {name for name in values if param_name(self.component, name) in conf}
         if said == set(values):
             # Airflow's trigger form sends every Param, so that one at its default says nothing about what is wanted.

@@ -9,6 +9,10 @@ from typing import Any
 import jinja2
 import pytest
 
+from telecine.errors import InputError
+from telecine.operators import check_conf
+from telecine.settings import Settings
+
 
 @pytest.fixture(scope="module")
 def dag() -> Any:
@@ -34,3 +38,28 @@ def test_a_part_of_the_footage_lies_below_it(dag: Any, videos_uri: str, prefix: 
         data_interval_start=datetime.date(2026, 1, 2),
     )
     assert rendered == found
+
+
+ENDPOINT = {
+    "write_captioner": "openai",
+    "write_endpoint_url": "http://127.0.0.1:8000/v1",
+    "write_model": "tiny-vl",
+}
+
+
+@pytest.mark.parametrize(
+    ("conf", "complaint"),
+    [
+        ({"write_captioner": "openai"}, "caption.write: endpoint_url must be given where captioner is 'openai'"),
+        (ENDPOINT | {"write_model": ""}, "caption.write: model must be given where captioner is 'openai'"),
+    ],
+)
+def test_a_captioner_without_an_endpoint_is_told_by_whichever_task_comes_first(
+    dag: Any, deployment: Settings, conf: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        check_conf(dag, conf)
+    context: Any = {"dag": dag, "dag_run": SimpleNamespace(conf=conf), "params": dag.params.dump() | conf}
+    with pytest.raises(InputError, match=complaint):
+        dag.get_task("curate.split")._met(context, "night", deployment)
+    check_conf(dag, ENDPOINT)

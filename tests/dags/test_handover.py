@@ -18,7 +18,7 @@ from telecine.assets import CANDIDATE, CHECKPOINT, DATASET, FromAsset, Newest, T
 from telecine.component import POOLS
 from telecine.errors import InputError
 from telecine.execution import Call, execute
-from telecine.operators import CollectGarbage, ComponentOperator
+from telecine.operators import CollectGarbage, ComponentOperator, check_conf
 from telecine.work.digests import Digests
 
 REPOSITORY = Path(__file__).parents[2]
@@ -187,6 +187,11 @@ def test_events_that_a_run_passes_over_are_named_in_its_log_and_left_for_who_ask
 
 
 # The DAGs together
+
+
+def test_every_dag_takes_its_own_defaults() -> None:
+    for dag in dags():
+        check_conf(dag, {})
 
 
 def dags() -> Iterator[Any]:

@@ -38,4 +38,4 @@ def test_what_cannot_show_what_was_learned_is_neither_filmed_nor_registered(dag:
 )
 def test_a_bad_recipe_is_refused_before_a_run_exists(dag: Any, conf: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        check_conf(dag.params, conf)
+        check_conf(dag, conf)

@@ -75,7 +75,7 @@ def test_the_question_names_the_candidates_that_it_passes_over(dag: Any) -> None
 )
 def test_a_bad_param_is_refused_before_anybody_is_asked(dag: Any, conf: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        check_conf(dag.params, conf)
+        check_conf(dag, conf)
 
 
 def detail(option: str, by: dict[str, str] | None) -> HITLDetail:

@@ -18,6 +18,7 @@ class Inputs:
     mode: str = param("fast", choices=("fast", "good"), help="How.")
     sizes: tuple[int, ...] = param((1, 2), ge=1, help="Sizes.")
     loop: bool = param(False, help="Again?")
+    judge: str = param("", needed_with=("mode", "good"), help="Who says what is good.")
 
 
 def test_values_become_a_typed_object_and_defaults_fill_the_rest() -> None:
@@ -37,7 +38,10 @@ def test_an_integer_is_taken_for_a_float_but_not_the_other_way_round() -> None:
     ("values", "sentence"),
     [
         ({"treshold": 0.1}, "curate.split: there is no 'treshold'; did you mean 'threshold'?"),
-        ({"zzz": 1}, "curate.split: there is no 'zzz'; known: videos_uri, threshold, num_steps, mode, sizes, loop"),
+        (
+            {"zzz": 1},
+            "curate.split: there is no 'zzz'; known: videos_uri, threshold, num_steps, mode, sizes, loop, judge",
+        ),
         ({}, "curate.split: videos_uri must be given; set it with --set videos_uri=…"),
         ({"threshold": 1.5}, "curate.split: threshold must be less than 1, got 1.5"),
         ({"threshold": float("nan")}, "curate.split: threshold must be a finite number, got nan"),
@@ -54,6 +58,13 @@ def test_a_wrong_input_is_refused_in_one_sentence(values: dict[str, object], sen
     with pytest.raises(InputError) as refused:
         config.build(Inputs, given, owner="curate.split")
     assert str(refused.value) == sentence
+
+
+def test_an_input_that_another_one_needs_is_missed_once_all_are_there() -> None:
+    config.check(Inputs, {"mode": "good"}, owner="x")  # a recipe's; a person may give the rest
+    config.build(Inputs, {"videos_uri": "raw", "mode": "good", "judge": "ann"}, owner="x")
+    with pytest.raises(InputError, match="^x: judge must be given where mode is 'good'$"):
+        config.build(Inputs, {"videos_uri": "raw", "mode": "good"}, owner="x")
 
 
 def test_people_write_toml_machines_write_json(tmp_path: Path) -> None:

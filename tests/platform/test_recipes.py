@@ -119,7 +119,7 @@ def test_an_unknown_recipe_is_refused_before_a_run_exists(train: Component) -> N
     from airflow.sdk import DAG
 
     with DAG("x", schedule=None, params=params) as dag, pytest.raises(InputError, match="Param train_recipe: 'difmoe'"):
-        check_conf(dag.params, {"train_recipe": "difmoe"})
+        check_conf(dag, {"train_recipe": "difmoe"})
 
 
 @pytest.mark.parametrize("name", sorted(component.find(TRAIN).recipes))

@@ -20,7 +20,7 @@ from telecine.errors import InputError, RetryLater
 from telecine.settings import Settings
 from telecine_components.caption.write.asking import Asker, Window
 from telecine_components.caption.write.prompt import MAX_CHARS, MAX_WORDS, BadAnswer, parse
-from telecine_components.caption.write.spec import Inputs
+from telecine_components.caption.write.spec import COMPONENT, Inputs
 from telecine_components.caption.write.told import Meter, Told
 from telecine_components.media.clips import PARTS
 
@@ -408,10 +408,10 @@ def test_a_clip_without_a_window_is_not_asked_about(ask_one: Callable[..., Told]
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"endpoint_url": ""}, r"endpoint_url must be http\(s\)://host/v1 for captioner openai, got ''"),
-        ({"endpoint_url": "localhost:8000"}, "endpoint_url must be http"),
+        ({"endpoint_url": "localhost:8000"}, r"endpoint_url must be http\(s\)://host/v1 for captioner openai, got 'lo"),
+        ({"endpoint_url": "http://[::1/v1"}, "endpoint_url must be http"),
+        ({"endpoint_url": "http://localhost:80000/v1"}, "endpoint_url must be http"),
         ({"endpoint_url": "http://me:pass@localhost/v1"}, "endpoint_url must not hold credentials; set OPENAI_API_KEY"),
-        ({"model": ""}, "model must be given for captioner openai"),
     ],
 )
 def test_an_endpoint_that_cannot_be_is_refused_before_anything_is_sent(
@@ -419,6 +419,15 @@ def test_an_endpoint_that_cannot_be_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(InputError, match=message):
         ask_one(**inputs)
+
+
+@pytest.mark.parametrize("name", ["endpoint_url", "model"])
+def test_a_model_without_its_name_or_place_is_refused_when_inputs_are_made(name: str) -> None:
+    there = {"captioner": "openai", "endpoint_url": "http://127.0.0.1:8000/v1", "model": "tiny-vl"}
+    values = {"clips_uri": "-", "videos_uri": "-"} | there
+    assert COMPONENT.parse(values) and COMPONENT.parse(values | {"captioner": "signals", name: ""})
+    with pytest.raises(InputError, match=f"caption.write: {name} must be given where captioner is 'openai'"):
+        COMPONENT.parse(values | {name: ""})
 
 
 def test_answers_in_a_fence_are_read_and_essays_are_not() -> None:

@@ -43,11 +43,11 @@ class Endpoint:
     """Asks one model; usable from several threads.
 
     Raises:
-        InputError: no usable URL or no model.
+        InputError: no usable URL.
     """
 
     def __init__(self, *, url: str, model: str, max_answer_tokens: int, max_tries: int, timeout_s: float) -> None:
-        _check(url, model)
+        _check(url)
         self._url, self._model, self._max_tokens = url, model, max_answer_tokens
         self._max_tries, self._timeout_s = max_tries, timeout_s
         self._client = openai.OpenAI(
@@ -197,14 +197,16 @@ def _read(completion: object) -> Answer:
     return Answer(_plain(content or ""), num_tokens)
 
 
-def _check(url: str, model: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        fits = False
+    if not fits:
         raise InputError(f"caption.write: endpoint_url must be http(s)://host/v1 for captioner openai, got {url!r}")
     if parts.username or parts.password or parts.query:
         raise InputError(f"caption.write: endpoint_url must not hold credentials; set {KEY}")
-    if not model:
-        raise InputError("caption.write: model must be given for captioner openai; set it with --set model=…")
 
 
 def _told(error: openai.APIError) -> str:

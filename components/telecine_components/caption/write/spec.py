@@ -21,9 +21,12 @@ class Inputs:
     )
     replace: bool = param(False, help="Whether captions that lay beside the videos are replaced too.")
     endpoint_url: str = param(
-        "", keyed=False, help="openai: base URL of the endpoint, as http://127.0.0.1:8000/v1 (vLLM)."
+        "",
+        keyed=False,
+        needed_with=("captioner", "openai"),
+        help="openai: base URL of the endpoint, as http://127.0.0.1:8000/v1 (vLLM).",
     )
-    model: str = param("", help="openai: name of the model there.")
+    model: str = param("", needed_with=("captioner", "openai"), help="openai: name of the model there.")
     num_frames: int = param(8, ge=1, help="openai: frames that are sent of each window.")
     frame_side_px: int = param(512, ge=64, help="openai: longer side of a frame that is sent; none is enlarged.")
     window_frames: int = param(256, ge=4, help="openai: a longer clip is captioned in windows of so many frames.")
