@@ -1,5 +1,6 @@
 """One clip in the making: packets copied from a film, frames encoded beside them, and the mp4 that both become."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -66,12 +67,17 @@ class ClipFile:
         parts: in the order of time; runs are copied.
         length_s: from the first frame to the end of the last.
         crf, preset: of x264.
+
+    Attributes:
+        is_refused: whether the encoder or the mp4 does not take what it is given; nothing more is done then.
+        is_written: whether the file is there.
     """
 
     def __init__(
         self, path: Path, parts: Sequence[Run | Encode], film: Film, length_s: float, *, crf: int, preset: str
     ) -> None:
         self._path, self._film, self._length_s = path, film, length_s
+        self.is_refused = self.is_written = False
         self._options = {"crf": str(crf), "preset": preset}
         self._is_joined = any(isinstance(part, Run) for part in parts)
         self._pieces = [_Copied(part) if isinstance(part, Run) else self._encoded(part) for part in parts]
@@ -79,7 +85,7 @@ class ClipFile:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is missing."""
-        return all(piece.is_full for piece in self._pieces)
+        return not self.is_refused and all(piece.is_full for piece in self._pieces)
 
     def copy(self, place: int, number: int, packet: "av.Packet[VideoStream]") -> None:
         """Take a packet, at its place in the order of decoding, which holds the frame of that number."""
@@ -89,12 +95,29 @@ class ClipFile:
 
     def encode(self, number: int, stamp: int, frame: av.VideoFrame) -> None:
         """Take a frame, which is shown at ``stamp`` in the film's time base."""
-        for piece in self._pieces:
-            if isinstance(piece, _Encoded):
-                piece.take(number, stamp, frame)
+        with self._refusals():
+            for piece in self._pieces:
+                if isinstance(piece, _Encoded):
+                    piece.take(number, stamp, frame)
 
     def write(self) -> None:
         """Write the file; the parts have to be whole."""
+        with self._refusals():
+            self._write()
+            self.is_written = True
+        if self.is_refused:
+            self._path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # a full disk, say, is no fault of the film
+                raise
+            self.is_refused = True
+
+    def _write(self) -> None:
         with av.open(str(self._path), "w", format="mp4", options=_MUXER) as out:
             stream = self._joined_stream(out) if self._is_joined else self._encoded_stream(out)
             for packet in _timed(self._samples(), round(self._length_s / self._film.time_base)):

@@ -8,6 +8,7 @@ copied whole or encoded whole. Sound is left out.
 """
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -16,6 +17,7 @@ from typing import Literal
 
 import av
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from telecine.errors import BadData
 from telecine_components.media import nal
@@ -26,6 +28,8 @@ from telecine_components.media.packets import PacketIndex, Run, index_of, packet
 Mode = Literal["smart", "copy_only", "encode"]
 Way = Literal["copy", "smart", "encode"]
 Part = Run | Encode
+Loss = Literal["not_copyable", "not_decodable", "not_writable"]
+"""Why a clip has no file: ``copy_only`` found nothing to copy; its frames do not come; no encoder or mp4 takes them."""
 
 _EXACT_S = 1e-4
 """Times of one frame, read twice, differ by rounding alone."""
@@ -82,7 +86,7 @@ class Rule:
     preset: str = "veryfast"
 
 
-def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) -> list[Cut | None]:
+def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) -> list[Cut | Loss]:
     """Write a file per span, in one pass over the packets of the film.
 
     Args:
@@ -90,11 +94,10 @@ def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) 
         outputs: paths of the files to be.
 
     Returns:
-        What became of each span; None, and no file, where ``copy_only`` found nothing to copy.
+        What became of each span, or why it has no file; one that has none costs the others nothing.
 
     Raises:
-        BadData: the film cannot be decoded where it has to be, does not have these frames, or has some that no mp4
-            can hold.
+        BadData: as :func:`open_video`.
     """
     index = index_of(path)
     if index is not None and not all(_agree(index, span) for span in spans):
@@ -103,19 +106,17 @@ def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) 
         free = set(range(nal.MAX_SETS)) - (index.set_ids if index is not None else set())
         film = Film(stream, stream.time_base or _FALLBACK_TIME_BASE, min(free, default=0))
         plans = [plan(index, span, rule, joinable=bool(free) and _is_joinable(film)) for span in spans]
-        made = [
-            (ClipFile(target, parts, film, _length_s(index, span, parts), crf=rule.crf, preset=rule.preset), parts)
-            for target, span, parts in zip(outputs, spans, plans, strict=True)
+        made = {
+            number: ClipFile(
+                outputs[number], parts, film, _length_s(index, spans[number], parts), crf=rule.crf, preset=rule.preset
+            )
+            for number, parts in enumerate(plans)
             if parts
-        ]
-        try:
-            for clip in _counted(path, film, made) if index is None else _walk(container, film, index, made):
-                clip.write()
-        except av.FFmpegError as error:
-            if isinstance(error, OSError):  # a full disk, say, is no fault of the film
-                raise
-            raise BadData(f"a clip cannot be encoded or be an mp4: {error.strerror}") from error
-    return [_cut_of(parts) for parts in plans]
+        }
+        wanted = [(clip, plans[number]) for number, clip in made.items()]
+        for clip in _counted(path, film, wanted) if index is None else _walk(container, film, index, wanted):
+            clip.write()
+    return [_became(made.get(number), parts) for number, parts in enumerate(plans)]
 
 
 def plan(index: PacketIndex | None, span: Span, rule: Rule, *, joinable: bool) -> list[Part]:
@@ -158,9 +159,11 @@ def _length_s(index: PacketIndex | None, span: Span, parts: Sequence[Part]) -> f
     return (span.end_s if index is None or end == span.end else index.time_s(end)) - start_s
 
 
-def _cut_of(parts: Sequence[Part]) -> Cut | None:
-    if not parts:
-        return None
+def _became(clip: ClipFile | None, parts: Sequence[Part]) -> Cut | Loss:
+    if clip is None:
+        return "not_copyable"
+    if not clip.is_written:
+        return "not_writable" if clip.is_refused else "not_decodable"
     num_encoded = sum(part.end - part.start for part in parts if isinstance(part, Encode))
     return Cut(parts[0].start, parts[-1].end, num_encoded)
 
@@ -183,10 +186,10 @@ class _Queue:
         return self._active
 
     def finished(self) -> list[ClipFile]:
-        """The clips that have become whole; they leave."""
+        """The clips that have become whole; they leave, and so do those that cannot."""
         whole = [clip for clip in self._active if clip.is_whole]
-        if whole:
-            self._active = [clip for clip in self._active if not clip.is_whole]
+        if whole or any(clip.is_refused for clip in self._active):
+            self._active = [clip for clip in self._active if not (clip.is_whole or clip.is_refused)]
         return whole
 
 
@@ -194,29 +197,58 @@ def _walk(
     container: InputContainer, film: Film, index: PacketIndex, clips: Sequence[tuple[ClipFile, Sequence[Part]]]
 ) -> Iterator[ClipFile]:
     """Hand out packets, and frames of the stretches that have to be decoded; yield each clip that is whole."""
-    stretches = _stretches(index, [part for _, parts in clips for part in parts])
     queue = _Queue((min(_first_packet(index, part) for part in parts), clip) for clip, parts in clips)
-    film.stream.codec_context.thread_count = 1
+    decoder = _Decoder(film.stream, _stretches(index, [part for _, parts in clips for part in parts]))
     try:
         for place, packet in enumerate(packets_of(container, film.stream)):
             for clip in queue.active(place):
                 clip.copy(place, int(index.shown[place]), packet)
-            if stretches and stretches[0][0] <= place:
-                frames = film.stream.decode(packet)
-                if place == stretches[0][1] - 1:
-                    stretches.popleft()
-                    frames += film.stream.decode(None)
-                    film.stream.codec_context.flush_buffers()
-                for frame in frames:
-                    number = index.number_of(frame.pts)
-                    for clip in queue.active(place):
-                        clip.encode(number, frame.pts or 0, frame)
+            for frame in decoder.frames(place, packet):
+                number = index.number_of(frame.pts)
+                for clip in queue.active(place):
+                    clip.encode(number, frame.pts or 0, frame)
             yield from queue.finished()
             if queue.is_done:
                 return
     except av.FFmpegError as error:
-        raise cause_of(error, "undecodable where it is cut") from error
-    raise BadData("frames that a clip needs cannot be decoded")
+        _check_machine(error)
+
+
+class _Decoder:
+    """Decodes the stretches of a film that clips need; one that breaks gives no more frames."""
+
+    def __init__(self, stream: VideoStream, stretches: "collections.deque[tuple[int, int]]") -> None:
+        stream.codec_context.thread_count = 1
+        self._stream, self._stretches, self._is_broken = stream, stretches, False
+
+    def frames(self, place: int, packet: "av.Packet[VideoStream]") -> list[av.VideoFrame]:
+        """What the packet at this place gives; all that is still to come where a stretch ends."""
+        if not self._stretches or place < self._stretches[0][0]:
+            return []
+        found = self._decoded(packet)
+        if place == self._stretches[0][1] - 1:
+            found += self._decoded(None)
+            self._stream.codec_context.flush_buffers()
+            self._stretches.popleft()
+            self._is_broken = False
+        return found
+
+    def _decoded(self, packet: "av.Packet[VideoStream] | None") -> list[av.VideoFrame]:
+        if self._is_broken:
+            return []
+        try:
+            return self._stream.decode(packet)
+        except av.FFmpegError as error:
+            _check_machine(error)
+            self._is_broken = True
+            return []
+
+
+def _check_machine(error: av.FFmpegError) -> None:
+    """Raise where it was the machine that failed, and not the film."""
+    cause = cause_of(error, "undecodable where it is cut")
+    if not isinstance(cause, BadData):
+        raise cause from error
 
 
 def _first_packet(index: PacketIndex, part: Part) -> int:
@@ -238,7 +270,7 @@ def _counted(path: Path, film: Film, clips: Sequence[tuple[ClipFile, Sequence[Pa
     """Decode the film from its first frame and number the frames as they come; yield each clip that is whole."""
     queue = _Queue((parts[0].start, clip) for clip, parts in clips)
     stamp = -1
-    with open_video(path) as video:
+    with contextlib.suppress(BadData), open_video(path) as video:
         for number, (time_s, frame) in enumerate(video.frames()):
             stamp = max(stamp + 1, round(time_s / film.time_base))  # frames of one time still come one after the other
             for clip in queue.active(number):
@@ -246,4 +278,3 @@ def _counted(path: Path, film: Film, clips: Sequence[tuple[ClipFile, Sequence[Pa
             yield from queue.finished()
             if queue.is_done:
                 return
-    raise BadData("it has fewer frames than its clips need")

@@ -1,6 +1,7 @@
 import json
 import tarfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,26 @@ def test_what_has_nothing_to_copy_gets_a_reason_and_the_rest_goes_on(cut: Run, k
     assert lost, "the footage has clips without a keyframe"
     assert {after[clip_id] for clip_id in lost} == {"not_copyable"}
     assert outputs.num_clips == outputs.num_copied == sum(reason is None for reason in after.values())
+
+
+def test_a_clip_that_no_mp4_can_hold_is_one_row_and_its_film_goes_on(
+    run_component: Run, rows_of: Rows, scene: Callable[..., Any], tmp_path: Path
+) -> None:
+    videos, stamps = tmp_path / "videos", [*range(30), *range(10**10, 10**10 + 30)]
+    videos.mkdir()
+    with av.open(str(videos / "years.mkv"), "w") as film:
+        stream = film.add_stream("libx264", rate=24)
+        stream.width, stream.height = 96, 72
+        for stamp, picture in zip(stamps, scene(1, 60), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 24)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode(None))
+    split = run_component("curate.split", videos_uri=videos)
+    outputs = run_component("curate.cut", clips_uri=split.clips_uri, videos_uri=videos)
+    found = [(row["num_frames"], row["reason"]) for row in rows_of(outputs.clips_uri)]
+    assert found == [(29, None), (1, "not_writable"), (30, None)]
+    assert outputs.num_clips == 2
 
 
 def test_another_shard_size_cuts_nothing_anew(cut: Run, deployment: Settings) -> None:

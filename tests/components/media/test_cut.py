@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from telecine.errors import BadData
 from telecine_components.media.clip_file import Encode
-from telecine_components.media.cut import Cut, Rule, Span, cut, plan
+from telecine_components.media.cut import Cut, Loss, Rule, Span, cut, plan
 from telecine_components.media.decode import open_video
 from telecine_components.media.packets import PacketIndex, Run, index_of
 from telecine_components.stages import alive
@@ -24,6 +23,7 @@ GOP = 24
 CLOSE_DB = 38.0
 CLOSED_HEVC = {"x265-params": "log-level=0:open-gop=0"}
 OPEN_HEVC = {"preset": "ultrafast", "x265-params": "log-level=0:open-gop=1"}
+FAST_VP9 = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
 Film = Callable[..., Path]
 
 
@@ -78,14 +78,14 @@ def shown(path: Path) -> Shown:
     return Shown([*times_s, times_s[-1] + step_s], [planes for _, planes, _ in found], found[0][2])
 
 
-def made(path: Path, spans: Sequence[tuple[int, int]], folder: Path, **rule: Any) -> list[tuple[Cut | None, Path]]:
+def made(path: Path, spans: Sequence[tuple[int, int]], folder: Path, **rule: Any) -> list[tuple[Cut | Loss, Path]]:
     """Cut, and check of every clip that its frames are the film's: bit for bit where copied, close where encoded."""
     source = shown(path)
     outputs = [folder / f"{start}-{end}.mp4" for start, end in spans]
     found = cut(path, [source.span(*span) for span in spans], outputs, Rule(**rule))
     for result, output in zip(found, outputs, strict=True):
-        assert output.exists() == (result is not None)
-        if result is not None:
+        assert output.exists() == isinstance(result, Cut)
+        if isinstance(result, Cut):
             _check_alike(shown(output), source, result)
     return list(zip(found, outputs, strict=True))
 
@@ -107,8 +107,8 @@ def _psnr(ours: Pixels, theirs: Pixels) -> float:
     return float(10 * np.log10(255**2 / np.mean((ours.astype(float) - theirs) ** 2)))
 
 
-def _ways(found: Sequence[tuple[Cut | None, Path]]) -> list[str | None]:
-    return [result.way if result else None for result, _ in found]
+def _ways(found: Sequence[tuple[Cut | Loss, Path]]) -> list[str]:
+    return [result.way if isinstance(result, Cut) else result for result, _ in found]
 
 
 def test_a_cut_gives_a_sign_of_life_with_each_packet(film: Film, tmp_path: Path) -> None:
@@ -140,12 +140,12 @@ def test_what_follows_the_last_picture_that_needs_no_later_one_is_encoded(film: 
     assert any(end < length for end, length in zip(ends, lengths, strict=True)), "some ends lie amid reordered pictures"
     found = made(path, [(GOP, GOP + length) for length in lengths], tmp_path)
     encoded = [length - end for end, length in zip(ends, lengths, strict=True)]
-    assert [result.num_encoded for result, _ in found if result] == encoded
+    assert [result.num_encoded for result, _ in found if isinstance(result, Cut)] == encoded
 
 
 def test_a_few_frames_are_rather_dropped_than_encoded_where_that_is_allowed(film: Film, tmp_path: Path) -> None:
     (result, _), *_ = made(film("film.mp4"), [(20, 58)], tmp_path, max_trim_frames=4)
-    assert result is not None
+    assert isinstance(result, Cut)
     assert (result.way, result.start) == ("copy", 24)
     assert 54 <= result.end <= 58
     assert _ways(made(film("film.mp4"), [(19, 48)], tmp_path, max_trim_frames=4)) == ["smart"]
@@ -180,15 +180,15 @@ def test_a_clip_may_begin_sooner_where_a_keyframe_allows_to_copy_it(
     path, target = film("film.mp4"), tmp_path / "clip.mp4"
     source = shown(path)
     (result,) = cut(path, [dataclasses.replace(source.span(28, 48), earliest=earliest)], [target], Rule())
-    assert result is not None
+    assert isinstance(result, Cut)
     assert (result.start, result.end, result.way) == (min(start, 28) if way == "copy" else 28, 48, way)
     _check_alike(shown(target), source, result)
 
 
 def test_copy_only_encodes_nothing_and_leaves_out_what_has_no_keyframe(film: Film, tmp_path: Path) -> None:
     found = made(film("film.mp4"), [(2, 60), (30, 40)], tmp_path, mode="copy_only")
-    assert _ways(found) == ["copy", None]
-    assert found[0][0] is not None
+    assert _ways(found) == ["copy", "not_copyable"]
+    assert isinstance(found[0][0], Cut)
     assert found[0][0].start == GOP
 
 
@@ -293,7 +293,7 @@ def _packets(path: Path) -> list[tuple[int, bool]]:
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
-        ("film.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+        ("film.webm", "libvpx-vp9", FAST_VP9),
         ("film.av1.mkv", "libsvtav1", {"preset": "12", "svtav1-params": "lp=1"}),
     ],
 )
@@ -351,7 +351,7 @@ def test_ten_bits_are_copied_as_they_are_and_encoded_as_eight(film: Film, tmp_pa
     source = shown(path)
     outputs = [tmp_path / "copied.mp4", tmp_path / "encoded.mp4"]
     found = cut(path, [source.span(0, 24), source.span(5, 30)], outputs, Rule())
-    assert [result.way for result in found if result] == ["copy", "encode"]
+    assert [result.way for result in found if isinstance(result, Cut)] == ["copy", "encode"]
     formats = []
     for output in outputs:
         with av.open(str(output)) as container:
@@ -363,7 +363,7 @@ def test_a_container_without_times_of_showing_is_counted_by_decoding(film: Film,
     path = film("film.avi")
     assert index_of(path) is None
     assert _ways(made(path, [(0, 24), (30, 50)], tmp_path)) == ["encode", "encode"]
-    assert _ways(made(path, [(0, 24)], tmp_path / "none", mode="copy_only")) == [None]
+    assert _ways(made(path, [(0, 24)], tmp_path / "none", mode="copy_only")) == ["not_copyable"]
 
 
 def test_packets_that_tell_other_times_are_not_trusted(film: Film, tmp_path: Path) -> None:
@@ -372,15 +372,34 @@ def test_packets_that_tell_other_times_are_not_trusted(film: Film, tmp_path: Pat
     assert cut(path, [span], [tmp_path / "a.mp4"], Rule()) == [Cut(24, 48, 24)]
 
 
-def test_frames_that_a_film_does_not_have_are_bad_data(film: Film, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="fewer frames than its clips need"):
-        cut(film("film.mp4"), [Span(60, 90, 60 / FPS, 90 / FPS)], [tmp_path / "a.mp4"], Rule())
+def test_a_clip_whose_frames_a_film_does_not_have_costs_no_other_clip(film: Film, tmp_path: Path) -> None:
+    spans = [Span(26, 40, 26 / FPS, 40 / FPS), Span(60, 90, 60 / FPS, 90 / FPS)]
+    found = cut(film("film.mp4"), spans, [tmp_path / "a.mp4", tmp_path / "b.mp4"], Rule())
+    assert found == [Cut(26, 40, 14), "not_decodable"]
+    assert not (tmp_path / "b.mp4").exists()
 
 
-def test_a_frame_that_stands_longer_than_an_mp4_can_say_is_bad_data(film: Film, tmp_path: Path) -> None:
+def test_a_frame_that_stands_longer_than_an_mp4_can_say_costs_its_own_clip(film: Film, tmp_path: Path) -> None:
     path = film("years.mkv", stamps=[*range(36), *range(10**10, 10**10 + 36)])
-    with pytest.raises(BadData, match="cannot be encoded or be an mp4"):
-        cut(path, [shown(path).span(30, 40)], [tmp_path / "a.mp4"], Rule())
+    found = made(path, [(0, 24), (30, 40), (44, 70)], tmp_path)
+    assert _ways(found) == ["copy", "not_writable", "smart"]
+
+
+def test_what_cannot_be_decoded_costs_its_own_clips(film: Film, tmp_path: Path) -> None:
+    whole = film("film.webm", "libvpx-vp9", options=FAST_VP9)
+    index = index_of(whole)
+    assert index is not None
+    data = bytearray(whole.read_bytes())
+    path, source = tmp_path / "broken.webm", shown(whole)
+    with av.open(str(whole)) as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][30]
+    place = data.find(packet)
+    data[place : place + 4] = bytes(4)
+    path.write_bytes(data)
+    spans = [(0, 20), (3, 20), (24, 30), (28, 40), (50, 60)]
+    outputs = [tmp_path / f"{start}.mp4" for start, _ in spans]
+    found = cut(path, [source.span(*span) for span in spans], outputs, Rule())
+    assert _ways(list(zip(found, outputs, strict=True))) == ["copy", "encode", "copy", "not_decodable", "encode"]
 
 
 def test_equal_films_give_equal_bytes(film: Film, tmp_path: Path) -> None:

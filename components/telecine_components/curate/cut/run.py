@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from telecine_components.curate import kept
 from telecine_components.curate.cut import shards
 from telecine_components.curate.cut.spec import COMPONENT, Inputs, Outputs
 from telecine_components.media import clips
-from telecine_components.media.cut import Rule, Span, cut
+from telecine_components.media.cut import Cut as Cutting
+from telecine_components.media.cut import Loss, Rule, Span, cut
 from telecine_components.stages.executors import executor_of
 from telecine_components.stages.stage import Stage
 
@@ -24,7 +25,8 @@ RULE_INPUTS = tuple(field.name for field in dataclasses.fields(Rule))
 ITEM_INPUTS = (*RULE_INPUTS, "max_widen_frames")
 CLIP_COLUMNS = ("clip_id", "start_frame", "end_frame", "start_s", "end_s", "shot_start_frame", "begins_with")
 SOURCE_COLUMNS = ("clip_id", "source", "source_digest", "licence", "consent")
-NOT_COPYABLE, NOT_DECODABLE = "not_copyable", "not_decodable"
+NOT_DECODABLE: Loss = "not_decodable"
+"""What all clips of a film are that could not even be opened."""
 
 Rows = list[dict[str, Any]]
 
@@ -36,7 +38,7 @@ class Cut(Stage):
     videos: Folder
 
     def process(self, source: Source, out_dir: Path) -> dict[str, Any]:
-        """``clips``, how each was cut that could be."""
+        """``clips``: for each by its id how it was cut, or the ``reason`` why it was not."""
         with kept.at_hand(source, self.videos, owner=COMPONENT.name) as (path, rows):
             return {"clips": _cut(path, rows, self.params, out_dir)}
 
@@ -54,14 +56,13 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     sources = kept.sources_of(wanted, videos, CLIP_COLUMNS, owner=ctx.component)
     stage = Cut(videos=videos, params=settings, memory_gib=COMPONENT.resources.memory_gib)
     items = ctx.stream(sources, [stage], executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s))
-    made = {each["clip_id"]: (item, each) for item in items for each in item.value.get("clips", ())}
+    found = [(item, each) for item in items for each in item.value.get("clips", ())]
+    made = {each["clip_id"]: (item, each) for item, each in found if "reason" not in each}
     if not made:
         num_kept = sum(map(len, wanted.values()))
         raise InputError(f"curate.cut: none of {num_kept} kept clips could be cut with mode={inputs.mode}; use smart")
-    undecodable = {item.name for item in items if item.reason is not None}
-    marked = [
-        row if row["reason"] else _marked(row, row["clip_id"] in made, undecodable, ctx, settings) for row in rows
-    ]
+    reasons = {each["clip_id"]: each["reason"] for _, each in found if "reason" in each}
+    marked = [row if row["reason"] else _marked(row, made, reasons, ctx, settings) for row in rows]
     clips.write(ctx.dir / "clips.parquet", marked)
     return _write([row for row in marked if row["reason"] is None], made, inputs, ctx)
 
@@ -70,17 +71,18 @@ def _cut(path: Path, rows: Rows, settings: Mapping[str, Any], out_dir: Path) -> 
     rule = Rule(**{name: settings[name] for name in RULE_INPUTS})
     spans = [_span(row, settings["max_widen_frames"]) for row in rows]
     found = cut(path, spans, [out_dir / _file_of(row["clip_id"]) for row in rows], rule)
-    return [
-        {
-            "clip_id": row["clip_id"],
-            "cut": each.way,
-            "cut_start_frame": each.start,
-            "cut_end_frame": each.end,
-            "num_encoded_frames": each.num_encoded,
-        }
-        for row, each in zip(rows, found, strict=True)
-        if each is not None
-    ]
+    return [{"clip_id": row["clip_id"], **_told(each)} for row, each in zip(rows, found, strict=True)]
+
+
+def _told(found: Cutting | Loss) -> dict[str, Any]:
+    if not isinstance(found, Cutting):
+        return {"reason": found}
+    return {
+        "cut": found.way,
+        "cut_start_frame": found.start,
+        "cut_end_frame": found.end,
+        "num_encoded_frames": found.num_encoded,
+    }
 
 
 def _span(row: dict[str, Any], max_widen_frames: int) -> Span:
@@ -96,11 +98,11 @@ def _file_of(clip_id: str) -> str:
 
 
 def _marked(
-    row: dict[str, Any], is_cut: bool, undecodable: set[str], ctx: Context, settings: dict[str, Any]
+    row: dict[str, Any], made: Container[str], reasons: Mapping[str, str], ctx: Context, settings: dict[str, Any]
 ) -> dict[str, Any]:
     stamped = clips.stamp(row, name=ctx.component, version=ctx.code_digest, settings=settings)
-    if not is_cut:
-        stamped["reason"] = NOT_DECODABLE if row["source"] in undecodable else NOT_COPYABLE
+    if row["clip_id"] not in made:
+        stamped["reason"] = reasons.get(row["clip_id"], NOT_DECODABLE)
     return stamped
 
 
