@@ -13,6 +13,7 @@ from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 
 from telecine.errors import BadData, RetryLater
+from telecine_components.media.matroska import is_whole
 from telecine_components.stages import alive
 
 MACHINE_FAULTS = frozenset(
@@ -46,8 +47,8 @@ class Video:
         coded_bytes: size of the stream's packets that :meth:`frames` has decoded so far.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container, self._stream = container, stream
+    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
+        self._path, self._container, self._stream = path, container, stream
         self._stream_frames = self._decode()
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self.num_frames = _num_shown(container, stream)
@@ -121,8 +122,12 @@ class Video:
             return
         promised_s, begins_s = self._promised_s()
         last_s += max(0.0, (self._head[0].time or 0.0) - begins_s)
-        if self.fps and last_s + 1 / self.fps < COMPLETE_RATIO * promised_s:
+        if self.fps and last_s + 1 / self.fps < COMPLETE_RATIO * promised_s and not self._is_whole():
             raise BadData(f"truncated after {last_s:.2f} of {promised_s:.2f} s")
+
+    def _is_whole(self) -> bool:
+        """Whether the file says so otherwise than by how long it lasts."""
+        return "matroska" in self._container.format.name and is_whole(self._path)
 
     def _promised_s(self) -> tuple[float, float]:
         """How long the stream lasts by its header, 0.0 where that does not say, and the stamp from which that counts.
@@ -209,7 +214,7 @@ def open_video(path: Path, *, num_threads: int = 1, deblock: bool = True) -> Ite
         stream.codec_context.thread_type = "AUTO"
         if not deblock:
             stream.codec_context.options = {"skip_loop_filter": "all"}
-        yield Video(container, stream)
+        yield Video(path, container, stream)
 
 
 def with_ends(frames: Iterable[tuple[float, av.VideoFrame]]) -> Iterator[tuple[float, float, av.VideoFrame]]:
@@ -252,7 +257,11 @@ def _num_shown(container: InputContainer, stream: VideoStream) -> int:
 
 def _largest_stream(container: InputContainer) -> VideoStream:
     pictures = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & pictures and s.width and s.height]
+    videos = [s for s in container.streams.video if not s.disposition & pictures]
+    known = [s for s in videos if s.codec_context is not None]
+    if videos and not known:
+        raise BadData("nothing here decodes its video")
+    streams = [s for s in known if s.width and s.height]
     if not streams:
         raise BadData("no video stream")
     return max(streams, key=lambda stream: stream.width * stream.height)

@@ -89,6 +89,12 @@ def test_sound_without_a_picture_is_bad_data(sound_only: Path) -> None:
     assert _reason(sound_only) == "no video stream"
 
 
+def test_a_coding_that_nothing_here_knows_is_bad_data(write_video: Callable[..., Path], ramp: Pixels) -> None:
+    path = write_video("other.mp4", ramp)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"none"))
+    assert _reason(path) == "nothing here decodes its video"
+
+
 def test_a_file_cut_off_before_its_index_is_bad_data(write_video: Callable[..., Path], ramp: Pixels) -> None:
     path = write_video("cut.mp4", ramp)
     path.write_bytes(path.read_bytes()[:-500])
@@ -101,6 +107,7 @@ def test_a_file_cut_off_before_its_index_is_bad_data(write_video: Callable[..., 
         ("hidden by an edit list.mp4", {"later_s": -1}, 12),
         ("begins at ten seconds.mkv", {"later_s": 10}, 24),
         ("stands at its end.mp4", {"last_s": 10}, 24),
+        ("stands at its end.mkv", {"last_s": 10}, 24),
         ("begins amid a group.ts", {"first": 4}, 12),
     ],
 )
