@@ -44,3 +44,23 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def copied() -> Callable[..., Path]:
+    """Copy a film's packets from one on into another file, all so many seconds later, the last one to stand so long."""
+
+    def copy(source: Path, target: Path, *, first: int = 0, later_s: float = 0, last_s: float | None = None) -> Path:
+        with av.open(str(source)) as film, av.open(str(target), "w") as out:
+            stream = out.add_stream_from_template(film.streams.video[0], opaque=True)
+            packets = [packet for packet in film.demux(video=0) if packet.size][first:]
+            if last_s is not None:
+                packets[-1].duration = round(last_s / packets[-1].time_base)
+            for packet in packets:
+                packet.pts += round(later_s / packet.time_base)
+                packet.dts += round(later_s / packet.time_base)
+                packet.stream = stream
+                out.mux(packet)
+        return target
+
+    return copy

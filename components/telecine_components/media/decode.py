@@ -86,25 +86,6 @@ class Video:
             yield time_s, frame
         self._check_complete(time_s)
 
-    def frames_from(self, start_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield as :meth:`frames` does from a keyframe at or before ``start_s`` on, without what lies before it.
-
-        A file without time stamps is walked from its beginning.
-
-        Raises:
-            BadData: the stream breaks.
-        """
-        first_s, base = self._head[0].time, self._stream.time_base
-        if first_s is None or not base:
-            yield from self.frames()
-            return
-        with self._decoder_errors():
-            self._container.seek(int((first_s + start_s) / base), stream=self._stream)
-            for frame in self._container.decode(self._stream):
-                alive.beat()
-                if frame.time is not None:
-                    yield frame.time - first_s, frame
-
     def _rest(self) -> Iterator[av.VideoFrame]:
         with self._decoder_errors():
             yield from self._stream_frames

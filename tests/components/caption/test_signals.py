@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import pytest
 
 from telecine_components.caption.write import colours
 from telecine_components.caption.write.camera import camera_motion, steps_of
-from telecine_components.caption.write.frames import evenly, pictures
+from telecine_components.caption.write.frames import Series, evenly, pictures
 from telecine_components.caption.write.moves import camera_sentence
-from telecine_components.caption.write.signals import caption, described
+from telecine_components.caption.write.signals import described, series
 from telecine_components.media.decode import open_video
 from telecine_components.media.encode import write_mp4
 from telecine_components.media.planes import planes_of, thumbnail
@@ -143,14 +143,13 @@ def test_measures_of_the_manifest_become_words(film: Film) -> None:
         assert words in style
 
 
-def test_pictures_are_those_of_the_clip_though_decoding_begins_at_a_keyframe(film: Film, tmp_path: Path) -> None:
+def test_pictures_are_those_of_the_clip(film: Film, tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     write_mp4(path, film(60, right=3), 12)
-    seen = pictures(path, {"start_s": 40 / 12, "end_s": 52 / 12, "num_frames": 12}, (0.0, 0.25, 0.5, 0.75), side_px=96)
+    seen = _pictures(path, {"start_s": 40 / 12, "end_s": 52 / 12, "num_frames": 12}, (0.0, 0.25, 0.5, 0.75))
     with open_video(path) as video:
         frames = [thumbnail(planes_of(frame), 96, 54) for _, frame in video.frames()]
-    places = [next(index for index, frame in enumerate(frames) if np.array_equal(frame, each)) for each in seen]
-    assert places == [40, 43, 46, 49]
+    assert [_place(each, frames) for each in seen] == [40, 43, 46, 49]
 
 
 def test_a_frame_that_stands_for_seconds_is_what_its_clip_shows(film: Film, write_video: Callable[..., Path]) -> None:
@@ -158,16 +157,61 @@ def test_a_frame_that_stands_for_seconds_is_what_its_clip_shows(film: Film, writ
     path = write_video("slides.mp4", film(13, right=3), stamps=[0, *range(120, 132)])
     with open_video(path) as video:
         shown = [thumbnail(planes_of(frame), 96, 54) for _, frame in video.frames()]
-    slide = pictures(path, {"start_s": 0.0, "end_s": 10.0, "num_frames": 1}, evenly(8, 0.0, 10.0), side_px=96)
+    slide = _pictures(path, {"start_s": 0.0, "end_s": 10.0, "num_frames": 1}, evenly(8, 0.0, 10.0))
     assert [np.array_equal(picture, shown[0]) for picture in slide] == [True]
-    rest = pictures(path, {"start_s": 10.0, "end_s": 11.0, "num_frames": 12}, evenly(5, 0.0, 1.0), side_px=96)
+    rest = _pictures(path, {"start_s": 10.0, "end_s": 11.0, "num_frames": 12}, evenly(5, 0.0, 1.0))
     assert np.array_equal(rest, [shown[1 + place] for place in (1, 4, 6, 8, 11)])
+
+
+@pytest.mark.parametrize("later_s", [(10, 10), (0, 20), (20, 0)])
+def test_pictures_of_joined_recordings_are_those_of_the_clip(
+    film: Film, copied: Callable[..., Path], tmp_path: Path, later_s: tuple[float, float]
+) -> None:
+    """Stamps begin anew behind the seam, or leave a hole there."""
+    parts = []
+    for place, begin_s in enumerate(later_s):
+        write_mp4(tmp_path / "part.mp4", film(24, right=3 + 2 * place), 12)
+        parts.append(copied(tmp_path / "part.mp4", tmp_path / f"{place}.ts", later_s=begin_s).read_bytes())
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    with open_video(path) as video:
+        times_s, frames = zip(*((time_s, thumbnail(planes_of(f), 96, 54)) for time_s, f in video.frames()), strict=True)
+    clip = {"start_s": times_s[30], "end_s": times_s[42], "num_frames": 12}
+    seen = _pictures(path, clip, (0.0, 0.25, 0.5, 0.75))
+    assert [_place(each, frames) for each in seen] == [30, 33, 36, 39]
+
+
+def test_one_pass_gives_each_clip_its_pictures_and_none_where_the_film_has_ended(
+    film: Film, write_video: Callable[..., Path]
+) -> None:
+    path = write_video("predicted from later ones.avi", film(36, right=3))
+    spans = [(2, 14), (14, 15), (20, 36), (40, 52)]
+    clips = [{"start_s": a / 12, "end_s": b / 12, "num_frames": b - a} for a, b in spans]
+    wanted = [(clip, [Series((0.0, 0.25), 96), Series((0.5,), 96)]) for clip in clips]
+    with open_video(path) as video:
+        frames = [thumbnail(planes_of(frame), 96, 54) for _, frame in video.frames()]
+    places = [[[_place(each, frames) for each in one] for one in seen] for seen in pictures(path, wanted)]
+    assert places == [[[2, 5], [8]], [[14], [14]], [[20, 23], [26]], [[], []]]
+
+
+def _pictures(path: Path, clip: dict[str, Any], times_s: Sequence[float]) -> list[Pixels]:
+    ((seen,),) = pictures(path, [(clip, [Series(times_s, 96)])])
+    return seen
+
+
+def _caption(path: Path, clip: dict[str, Any]) -> dict[str, str | None]:
+    ((seen,),) = pictures(path, [(clip, [series(clip)])])
+    return described(seen, clip)
+
+
+def _place(picture: Pixels, frames: Sequence[Pixels]) -> int | None:
+    return next((index for index, frame in enumerate(frames) if np.array_equal(frame, picture)), None)
 
 
 def test_equal_clips_get_equal_words(film: Film, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_mp4(path, film(48, right=1), 12)
-    told = [caption(path, CLIP) for _ in range(2)]
+    told = [_caption(path, CLIP) for _ in range(2)]
     assert told[0] == told[1]
     assert told[0]["camera"] == "The camera pans right."
 
@@ -178,7 +222,7 @@ def test_camera_words_agree_with_the_truth_of_backlot(tmp_path: Path) -> None:
     for index, name in enumerate(CAMERAS):
         shot = clip(700 + index, num_frames=25, fps=12, width_px=160, height_px=120, style="open world", camera=name)
         write_mp4(tmp_path / "film.mp4", shot.frames, 12)
-        told[name] = caption(tmp_path / "film.mp4", CLIP | {"end_s": 25 / 12, "num_frames": 25})["camera"]
+        told[name] = _caption(tmp_path / "film.mp4", CLIP | {"end_s": 25 / 12, "num_frames": 25})["camera"]
     right = [name for name, words in told.items() if words and _wanted(name) in words]
     wrong = {name: words for name, words in told.items() if words and _wanted(name) not in words}
     assert len(right) >= 12, told

@@ -1,6 +1,7 @@
-"""Pictures of a clip: a few of its frames, upright and small, without decoding what lies outside of it."""
+"""Pictures of clips: a few frames of each, upright and small, from one pass over their video."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from telecine.errors import BadData
 from telecine_components.media.decode import open_video
 from telecine_components.media.planes import planes_of, thumbnail
 
@@ -18,33 +18,63 @@ Row = Mapping[str, Any]
 _TOLERANCE_FRAMES = 0.5
 
 
-def pictures(video_path: Path, clip: Row, times_s: Sequence[float], *, side_px: int) -> list[Pixels]:
-    """Frames of a clip at ``times_s`` (ascending, since the clip's begin), none twice.
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Pictures wanted of a clip.
+
+    Attributes:
+        times_s: ascending, since the clip's begin.
+        side_px: length of the longer side; a smaller video keeps its size.
+    """
+
+    times_s: Sequence[float]
+    side_px: int
+
+
+def pictures(video_path: Path, wanted: Iterable[tuple[Row, Sequence[Series]]]) -> Iterator[list[list[Pixels]]]:
+    """Yield for each clip, in turn, the pictures of each of its series: frames, none twice.
+
+    A picture is uint8 [H, W, 3], RGB, upright. There are fewer than asked for where a clip has no more frames, and none
+    where the video has nothing at its time.
 
     Args:
-        side_px: length of the longer side; a smaller video keeps its size.
-
-    Returns:
-        uint8 [H, W, 3] each, RGB, upright; fewer than asked for where the clip has no more.
+        wanted: clips of the video in the order of time, without overlap.
 
     Raises:
-        BadData: the clip's frames cannot be decoded.
+        BadData: the video cannot be decoded that far.
     """
-    slack_s = _TOLERANCE_FRAMES * frame_s(clip)
-    wanted_s = [clip["start_s"] + time_s - slack_s for time_s in times_s]
-    found: list[Pixels] = []
     with open_video(video_path) as video:
-        for time_s, frame in video.frames_from(clip["start_s"]):
-            if not wanted_s or time_s >= clip["end_s"] - slack_s:
-                break
-            if time_s >= wanted_s[0]:
-                found.append(_picture(frame, side_px))
-                wanted_s = [later_s for later_s in wanted_s if later_s > time_s]
-    if not found and times_s[0] > 0:  # its first frame stands for that long
-        return pictures(video_path, clip, [0.0], side_px=side_px)
-    if not found:
-        raise BadData(f"no frame between {clip['start_s']:.2f} and {clip['end_s']:.2f} s")
-    return found
+        frames = video.frames()
+        shown = next(frames, None)
+        for clip, series in wanted:
+            slack_s = _TOLERANCE_FRAMES * frame_s(clip)
+            takers = [_Taker(each, clip["start_s"] - slack_s) for each in series]
+            while shown is not None and shown[0] < clip["end_s"] - slack_s:
+                if shown[0] >= clip["start_s"] - slack_s:
+                    for taker in takers:
+                        taker.look_at(*shown)
+                shown = next(frames, None)
+            yield [taker.pictures() for taker in takers]
+
+
+class _Taker:
+    def __init__(self, series: Series, start_s: float) -> None:
+        self._side_px = series.side_px
+        self._wanted_s = [start_s + time_s for time_s in series.times_s]
+        self._first: av.VideoFrame | None = None
+        self._found: list[Pixels] = []
+
+    def look_at(self, time_s: float, frame: av.VideoFrame) -> None:
+        if self._first is None:
+            self._first = frame
+        if self._wanted_s and time_s >= self._wanted_s[0]:
+            self._found.append(_picture(frame, self._side_px))
+            self._wanted_s = [later_s for later_s in self._wanted_s if later_s > time_s]
+
+    def pictures(self) -> list[Pixels]:
+        if self._found or self._first is None:
+            return self._found
+        return [_picture(self._first, self._side_px)]  # it stands for that long
 
 
 def frame_s(clip: Row) -> float:

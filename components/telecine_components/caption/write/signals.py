@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from telecine_components.caption.write import colours
 from telecine_components.caption.write.camera import CELL_PX, camera_motion, steps_of
-from telecine_components.caption.write.frames import evenly, pictures
+from telecine_components.caption.write.frames import Series, evenly
 from telecine_components.caption.write.moves import camera_sentence
 from telecine_components.caption.write.things import GRID, Things, things_of
 
@@ -40,19 +39,18 @@ SLOW_PER_S, QUICK_PER_S = 0.06, 0.4
 TEXT, BARS = 0.005, 0.03
 
 
-def caption(video_path: Path, clip: Row) -> dict[str, str | None]:
-    """The six parts for a clip; equal bytes and measures give equal words.
-
-    Raises:
-        BadData: its frames cannot be decoded.
-    """
+def series(clip: Row) -> Series:
+    """The pictures that a clip is described by."""
     duration_s = clip["end_s"] - clip["start_s"]
     num = int(np.clip(round(duration_s * PICTURES_PER_S), 2, MAX_PICTURES))
-    return described(pictures(video_path, clip, evenly(num, 0.0, duration_s), side_px=SIDE_PX), clip)
+    return Series(evenly(num, 0.0, duration_s), SIDE_PX)
 
 
 def described(seen: Sequence[Pixels], clip: Row) -> dict[str, str | None]:
-    """The six parts for pictures, uint8 [H, W, 3] of one size, that lie evenly over a clip; None: nothing is known."""
+    """The six parts for pictures, uint8 [H, W, 3] of one size, that lie evenly over a clip; None: nothing is known.
+
+    Equal pictures and measures give equal words.
+    """
     seen = _without_bars(seen)
     lumas = [_luma(picture) for picture in seen]
     steps = steps_of(lumas)
