@@ -7,7 +7,8 @@ are wanted, captions them, cuts them out into shards of mp4 files and encodes th
 The footage is the Param `videos_uri` or else the Airflow Variable `telecine_footage`, a folder or an `s3://` prefix,
 and below it the Param `prefix`, where one is given: a run takes one such part. `{day}` in either stands for the day of
 the run: the run of each night takes the folder of the day that ended, and a backfill takes every day of its range.
-Clips that were cut before, by anybody, are not cut again.
+Clips that were cut before, by anybody, are not cut again. Copies are looked for within the run's footage, and among the
+kept clips of the manifests that the Param `earlier_uri` names: say those of the nights before.
 """
 
 from datetime import UTC, datetime
@@ -40,6 +41,12 @@ PREFIX = Param(
     title="prefix",
     description="Part of the footage to take, a path below it, {day} for the day; empty: all of it.",
 )
+EARLIER = Param(
+    "",
+    type="string",
+    title="earlier",
+    description="Manifest, or folder of manifests, of what was curated before: copies of its kept clips are left out.",
+)
 STEPS = (SPLIT, FILTER, DEDUP, BALANCE, CAPTION, CUT, ENCODE, REPORT)
 
 with DAG(
@@ -49,13 +56,15 @@ with DAG(
     catchup=False,
     max_active_runs=2,
     doc_md=__doc__,
-    params={"videos_uri": VIDEOS, "prefix": PREFIX, **params_for(*STEPS)},
+    params={"videos_uri": VIDEOS, "prefix": PREFIX, "earlier_uri": EARLIER, **params_for(*STEPS)},
     tags=["telecine"],
 ) as dag:
     videos_uri = f"{{{{ {PART}.replace('{{day}}', {DAY}) }}}}"
     split = ComponentOperator(component=SPLIT, inputs={"videos_uri": videos_uri})
     select = ComponentOperator(component=FILTER, inputs={"clips_uri": split.out("clips_uri")})
-    dedup = ComponentOperator(component=DEDUP, inputs={"clips_uri": select.out("clips_uri")})
+    dedup = ComponentOperator(
+        component=DEDUP, inputs={"clips_uri": select.out("clips_uri"), "earlier_uri": "{{ params.earlier_uri }}"}
+    )
     balance = ComponentOperator(component=BALANCE, inputs={"clips_uri": dedup.out("clips_uri")})
     caption = ComponentOperator(
         component=CAPTION, inputs={"clips_uri": balance.out("clips_uri"), "videos_uri": videos_uri}

@@ -63,3 +63,9 @@ def test_a_captioner_without_an_endpoint_is_told_by_whichever_task_comes_first(
     with pytest.raises(InputError, match=complaint):
         dag.get_task("curate.split")._met(context, "night", deployment)
     check_conf(dag, ENDPOINT)
+
+
+def test_what_was_curated_before_is_named_by_a_param_and_nothing_is_by_default(dag: Any) -> None:
+    template = jinja2.Template(dag.get_task("curate.dedup").inputs["earlier_uri"])
+    assert dag.params["earlier_uri"] == ""
+    assert template.render(params=SimpleNamespace(earlier_uri="s3://films/curated")) == "s3://films/curated"

@@ -108,8 +108,10 @@ def read(path: Path, *, owner: str) -> list[dict[str, Any]]:
     return list(read_table(path, owner=owner).to_pylist())
 
 
-def read_table(path: Path, *, owner: str) -> pa.Table:
+def read_table(path: Path, *, owner: str, name: str = "clips_uri") -> pa.Table:
     """A manifest as a table, for who needs few of its columns: a row as a dictionary takes some 10 KB.
+
+    ``owner`` and ``name``, the input, open error messages.
 
     Raises:
         InputError: no such file, not Parquet, or other columns.
@@ -117,12 +119,8 @@ def read_table(path: Path, *, owner: str) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{owner}: clips_uri must be a manifest of clips (parquet), got {path.name}: {error}"
-        ) from None
+        raise InputError(f"{owner}: {name} must be a manifest of clips (parquet), got {path.name}: {error}") from None
     if not table.schema.equals(SCHEMA):
         unlike = sorted(set(table.schema.names) ^ set(SCHEMA.names)) or "other types"
-        raise InputError(
-            f"{owner}: clips_uri must have the columns of a clip manifest; {path.name} differs in {unlike}"
-        )
+        raise InputError(f"{owner}: {name} must have the columns of a clip manifest; {path.name} differs in {unlike}")
     return table

@@ -58,7 +58,7 @@ def descriptors(table: pa.Table, places: Sequence[int], *, owner: str) -> Vector
         InputError: a row has none, or they are not of one size and of length 1.
     """
     taken = table.column("descriptor").take(pa.array(places, pa.int64()))  # no place at all would have no type
-    return _matrix(taken, f"{owner}: the descriptors in clips_uri")
+    return _matrix(taken, f"{owner}: the descriptors of kept clips")
 
 
 def _matrix(column: pa.ChunkedArray, what: str) -> Vectors:

@@ -49,10 +49,10 @@ def measured(folder: Path, clip_id: str, frames: Pixels, *, crf: int = 18, fps: 
     return row(clip_id, b"".join(prints), descriptor(np.stack(pictures)), num_frames=len(frames), **size)
 
 
-def marks(rows: list[dict[str, Any]], **inputs: Any) -> dict[str, tuple[str, str]]:
+def marks(rows: list[dict[str, Any]], num_earlier: int = 0, **inputs: Any) -> dict[str, tuple[str, str]]:
     """(reason, clip kept instead) of each duplicate, by clip."""
     looks = np.array([one["descriptor"] for one in rows], np.float32)
-    found = duplicates(rows, looks, looks, Inputs(clips_uri="unused", **inputs))
+    found = duplicates(rows, looks, looks, Inputs(clips_uri="unused", **inputs), num_earlier=num_earlier)
     ids = [one["clip_id"] for one in rows]
     return {ids[place]: (reason, ids[keeper]) for place, (reason, keeper) in found.items()}
 
@@ -209,6 +209,35 @@ def test_looking_the_same_is_found_across_many_clusters() -> None:
     assert (semantic(vectors, shots, epsilon=0.01, seed=0, num_threads=1) == keepers).all()
 
 
+def test_what_is_taken_stays_and_a_better_copy_of_it_goes(scene: Draw, tmp_path: Path) -> None:
+    film = scene(1, 84)
+    taken = measured(tmp_path, "taken", film) | {"width_px": 10, "shot_id": "one shot"}
+    again = taken | {"clip_id": "again", "width_px": 1000}
+    later = measured(tmp_path, "later", film[::-1].copy()) | {"width_px": 1000}
+    looks_the_same = later | {"clip_id": "looks", "fingerprint": blobs(1)[0]["fingerprint"]}
+    earlier = [taken, taken | {"clip_id": "taken too", "shot_id": "elsewhere"}]
+    other = measured(tmp_path, "other", scene(2, 60, 1.5))
+    found = marks([*earlier, other, again, later, looks_the_same], num_earlier=2)
+    assert found == {
+        "again": ("duplicate_exact", "taken"),
+        "later": ("duplicate_perceptual", "taken"),
+        "looks": ("duplicate_semantic", "taken"),
+    }
+    assert marks([*earlier, other], num_earlier=2) == {}
+    assert marks([*earlier, *blobs(3), *blobs(3)], num_earlier=2) == marks([*blobs(3), *blobs(3)])
+
+
+def test_taken_clips_are_found_across_many_clusters() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4500, 32))
+    vectors[4000:] = vectors[:500] + rng.normal(0, 0.02, (500, 32))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    shots = [str(place) for place in range(4500)]
+    keepers = semantic(vectors, shots, epsilon=0.01, seed=0, num_threads=1, begin=4200)
+    assert (keepers[:4200] == np.arange(4200)).all()
+    assert (keepers[4200:] != np.arange(4200, 4500)).mean() > 0.97
+
+
 def manifest(folder: Path, *rows: dict[str, Any]) -> Path:
     clips.write(folder / "in.parquet", rows)
     return folder / "in.parquet"
@@ -254,6 +283,58 @@ def test_embeddings_say_what_looks_the_same(run_component: Run, rows_of: Rows, t
     embeddings.write(tmp_path / "embeddings.parquet", ["clip00000", "clip00001"], vectors[:2])
     with pytest.raises(InputError, match="1 of 3 are missing, clip00002 first; run curate.embed"):
         run_component("curate.dedup", **given)
+
+
+def test_footage_of_two_nights_is_compared(
+    run_component: Run, rows_of: Rows, footage: Path, three_scenes: Pixels, tmp_path: Path
+) -> None:
+    (tmp_path / "second").mkdir()
+    write_mp4(tmp_path / "second" / "mirrored.mp4", np.ascontiguousarray(three_scenes[:, :, ::-1]), FPS, crf=20)
+    (tmp_path / "second" / "again.mp4").write_bytes((footage / "one.mp4").read_bytes())
+    first, second = (
+        run_component("curate.split", videos_uri=each).clips_uri for each in (footage, tmp_path / "second")
+    )
+    alone = run_component("curate.dedup", clips_uri=second)
+    assert (alone.num_clips, alone.num_earlier) == (4, 0)
+
+    (tmp_path / "curated").mkdir()
+    (tmp_path / "curated" / "first.parquet").write_bytes(Path(first.removeprefix("file://")).read_bytes())
+    nothing_kept = [one | {"reason": "too_dark"} for one in blobs(3)]
+    clips.write(tmp_path / "curated" / "none.parquet", nothing_kept, metadata={"made": "otherwise"})
+    outputs = run_component("curate.dedup", clips_uri=second, earlier_uri=tmp_path / "curated")
+    assert (outputs.num_clips, outputs.num_earlier, outputs.num_exact, outputs.num_perceptual) == (0, 4, 1, 3)
+    assert run_component("curate.dedup", clips_uri=second, earlier_uri=first).clips_uri != outputs.clips_uri
+    earlier = {row["clip_id"]: row["source"] for row in rows_of(first)}
+    found = rows_of(outputs.clips_uri)
+    assert len(found) == 4
+    assert {(row["source"], earlier[row["duplicate_of"]]) for row in found} == {
+        ("again.mp4", "one.mp4"),
+        ("mirrored.mp4", "day one/three.mp4"),
+    }
+
+
+def test_a_folder_without_manifests_is_no_earlier_curation(run_component: Run, tmp_path: Path) -> None:
+    given = {"clips_uri": manifest(tmp_path, *blobs(2)), "earlier_uri": tmp_path / "curated"}
+    (tmp_path / "curated").mkdir()
+    (tmp_path / "curated" / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"earlier_uri must be a manifest or a folder of them .* has none"):
+        run_component("curate.dedup", **given)
+    embeddings.write(tmp_path / "curated" / "other.parquet", ["a"], np.ones((1, 2), np.float32))
+    with pytest.raises(InputError, match="earlier_uri must have the columns of a clip manifest"):
+        run_component("curate.dedup", **given)
+
+
+def test_embeddings_of_each_manifest_lie_in_one_folder(run_component: Run, rows_of: Rows, tmp_path: Path) -> None:
+    rows = blobs(2)
+    (tmp_path / "embeddings").mkdir()
+    clips.write(tmp_path / "earlier.parquet", rows[:1])
+    for one, vector in zip(rows, ([0.001, 1], [0, 1]), strict=True):
+        path = tmp_path / "embeddings" / f"{one['clip_id']}.parquet"
+        embeddings.write(path, [one["clip_id"]], np.array([vector], np.float32))
+    given = {"clips_uri": manifest(tmp_path, rows[1]), "earlier_uri": tmp_path / "earlier.parquet"}
+    assert run_component("curate.dedup", **given).num_semantic == 0
+    outputs = run_component("curate.dedup", **given, embeddings_uri=tmp_path / "embeddings")
+    assert [found["duplicate_of"] for found in rows_of(outputs.clips_uri)] == ["clip00000"]
 
 
 @pytest.mark.parametrize("step", ["curate.dedup", "curate.balance"])

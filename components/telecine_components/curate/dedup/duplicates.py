@@ -21,7 +21,9 @@ def best_first(row: Row) -> tuple[Any, ...]:
     return -row["width_px"] * row["height_px"], -(row["bits_per_pixel"] or 0.0), -length_s, row["clip_id"]
 
 
-def duplicates(rows: Sequence[Row], descriptors: Vectors, looks: Vectors, inputs: Inputs) -> dict[int, tuple[str, int]]:
+def duplicates(
+    rows: Sequence[Row], descriptors: Vectors, looks: Vectors, inputs: Inputs, *, num_earlier: int = 0
+) -> dict[int, tuple[str, int]]:
     """By the place of each duplicate: its reason and the place of the clip that is kept instead.
 
     What is kept does not depend on the order of the rows, but where two have one clip_id.
@@ -29,10 +31,12 @@ def duplicates(rows: Sequence[Row], descriptors: Vectors, looks: Vectors, inputs
     Args:
         descriptors: of the rows [N, D], by which copies are checked.
         looks: vectors of the rows [N, D'] of length 1, by which clips look the same.
+        num_earlier: the first so many rows are taken already: they stay, and any later clip that repeats one goes.
     """
     if len(rows) < 2:
         return {}
-    places = np.array(sorted(range(len(rows)), key=lambda place: best_first(rows[place])), np.int64)
+    order = sorted(range(len(rows)), key=lambda place: (place >= num_earlier, best_first(rows[place])))
+    places = np.array(order, np.int64)
     found: dict[int, tuple[str, int]] = {}
 
     def mark(reason: str, find: Callable[[Places], Places]) -> None:
@@ -44,35 +48,42 @@ def duplicates(rows: Sequence[Row], descriptors: Vectors, looks: Vectors, inputs
         places = places[places == keepers]
 
     def shots(of: Places) -> list[str]:
-        return [rows[place]["shot_id"] for place in of]
+        # One that comes again, in other clips, is another shot than it was.
+        return [f"{place < num_earlier} {rows[place]['shot_id']}" for place in of]
 
-    mark("duplicate_exact", lambda of: exact([rows[place] for place in of], descriptors[of]))
+    mark("duplicate_exact", lambda of: exact([rows[place] for place in of], descriptors[of], begin=num_earlier))
     if inputs.max_bits:
         prints = [row["fingerprint"] for row in rows]
         bits = inputs.max_bits
         mark(
             "duplicate_perceptual",
-            lambda of: perceptual([prints[place] for place in of], descriptors[of], shots(of), max_bits=bits),
+            lambda of: perceptual(
+                [prints[place] for place in of], descriptors[of], shots(of), max_bits=bits, begin=num_earlier
+            ),
         )
     if inputs.epsilon:
         epsilon, seed, num_threads = inputs.epsilon, inputs.seed, inputs.num_threads
         mark(
             "duplicate_semantic",
-            lambda of: semantic(looks[of], shots(of), epsilon=epsilon, seed=seed, num_threads=num_threads),
+            lambda of: semantic(
+                looks[of], shots(of), epsilon=epsilon, seed=seed, num_threads=num_threads, begin=num_earlier
+            ),
         )
     return {place: (reason, _kept(place, found)) for place, (reason, _) in found.items()}
 
 
-def exact(rows: Sequence[Row], descriptors: Vectors) -> Places:
+def exact(rows: Sequence[Row], descriptors: Vectors, *, begin: int = 0) -> Places:
     """For each clip the first one with the same number of frames, fingerprint and descriptor, so often itself.
 
-    A descriptor holds 177 measures of several frames in six digits: what agrees in all of them is the same picture.
+    Clips before ``begin`` stay. A descriptor holds 177 measures of several frames in six digits: what agrees in all of
+    them is the same picture.
     """
     firsts: dict[Any, int] = {}
     keys = (
         (row["num_frames"], row["fingerprint"], vector.tobytes()) for row, vector in zip(rows, descriptors, strict=True)
     )
-    return np.array([firsts.setdefault(key, place) for place, key in enumerate(keys)], np.int64)
+    found = np.array([firsts.setdefault(key, place) for place, key in enumerate(keys)], np.int64)
+    return np.where(np.arange(len(found)) < begin, np.arange(len(found)), found)
 
 
 def _kept(place: int, found: Mapping[int, tuple[str, int]]) -> int:

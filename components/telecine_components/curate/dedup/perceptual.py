@@ -53,7 +53,9 @@ class Sequences:
         return cls(hashes[shown], clips, np.searchsorted(clips, np.arange(len(lengths) + 1)))
 
 
-def perceptual(fingerprints: Sequence[bytes], descriptors: Vectors, shots: Sequence[str], *, max_bits: int) -> Places:
+def perceptual(
+    fingerprints: Sequence[bytes], descriptors: Vectors, shots: Sequence[str], *, max_bits: int, begin: int = 0
+) -> Places:
     """For each clip the kept one that it copies, or itself where it is kept.
 
     Clips are looked at in order, so a copy comes after what it is compared with: give the best first.
@@ -61,11 +63,12 @@ def perceptual(fingerprints: Sequence[bytes], descriptors: Vectors, shots: Seque
     Args:
         descriptors: [N, D], of length 1.
         shots: clips of one shot resemble each other and are not copies.
+        begin: clips before it stay, and are only compared with.
     """
     keepers = np.arange(len(fingerprints))
     frames = Sequences.of(fingerprints)
     shot_numbers = np.unique(np.array(shots, np.str_), return_inverse=True)[1]
-    for clip, others in _candidates(frames, max_bits):
+    for clip, others in _candidates(frames, max_bits, begin):
         others = others[(keepers[others] == others) & (shot_numbers[others] != shot_numbers[clip])]
         if len(others):
             shared = _shared(frames, descriptors, clip, others, max_bits)
@@ -74,12 +77,12 @@ def perceptual(fingerprints: Sequence[bytes], descriptors: Vectors, shots: Seque
     return keepers
 
 
-def _candidates(frames: Sequences, max_bits: int) -> Iterator[tuple[int, Places]]:
-    """Each clip in order with the earlier ones that have a frame like one of its own, ascending."""
+def _candidates(frames: Sequences, max_bits: int, begin: int) -> Iterator[tuple[int, Places]]:
+    """Each clip from ``begin`` on in order with the earlier ones that have a frame like one of its own, ascending."""
     lookup = _Lookup(frames, max_bits)
     num_clips = len(frames.starts) - 1
-    for begin in range(0, num_clips, BLOCK_CLIPS):
-        pairs = lookup.pairs(begin, min(begin + BLOCK_CLIPS, num_clips))
+    for start in range(begin, num_clips, BLOCK_CLIPS):
+        pairs = lookup.pairs(start, min(start + BLOCK_CLIPS, num_clips))
         for clip in np.unique(pairs[:, 0]):
             first, last = np.searchsorted(pairs[:, 0], [clip, clip + 1])
             yield int(clip), pairs[first:last, 1]

@@ -14,7 +14,9 @@ Places = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
-def semantic(vectors: Vectors, shots: Sequence[str], *, epsilon: float, seed: int, num_threads: int) -> Places:
+def semantic(
+    vectors: Vectors, shots: Sequence[str], *, epsilon: float, seed: int, num_threads: int, begin: int = 0
+) -> Places:
     """For each clip the kept one that looks most like it, or itself where it is kept.
 
     Clips are looked at in order, within their cluster: give the best first. Up to CLIPS_PER_CLUSTER clips are one
@@ -23,6 +25,7 @@ def semantic(vectors: Vectors, shots: Sequence[str], *, epsilon: float, seed: in
     Args:
         vectors: [N, D], of length 1.
         shots: clips of one shot resemble each other, and are moments of their own.
+        begin: clips before it stay, and are only compared with.
     """
     keepers = np.arange(len(vectors))
     shot_numbers = np.unique(np.array(shots, np.str_), return_inverse=True)[1]
@@ -30,13 +33,15 @@ def semantic(vectors: Vectors, shots: Sequence[str], *, epsilon: float, seed: in
     labels = clusters(vectors, num_clusters, seed=seed, num_threads=num_threads)
     for label in range(num_clusters):
         members = np.flatnonzero(labels == label)
-        keepers[members] = members[_within(vectors[members], shot_numbers[members], epsilon)]
+        keepers[members] = members[
+            _within(vectors[members], shot_numbers[members], epsilon, int(np.searchsorted(members, begin)))
+        ]
     return keepers
 
 
-def _within(vectors: Vectors, shots: Places, epsilon: float) -> Places:
+def _within(vectors: Vectors, shots: Places, epsilon: float, first: int) -> Places:
     keepers = np.arange(len(vectors))
-    for begin in range(0, len(vectors), BLOCK_CLIPS):
+    for begin in range(first, len(vectors), BLOCK_CLIPS):
         block = slice(begin, begin + BLOCK_CLIPS)
         cosines = vectors[block] @ vectors[: block.stop].T
         cosines[shots[block, None] == shots[None, : block.stop]] = -1

@@ -9,8 +9,14 @@ from telecine.config import Artifact, param
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
     clips_uri: Artifact = param(help="Manifest that curate.filter wrote (parquet).")
+    earlier_uri: Artifact = param(
+        "",
+        help="What was curated before: a manifest or a folder of manifests (parquet), whose kept clips count as taken.",
+    )
     embeddings_uri: Artifact = param(
-        "", help="Embeddings that curate.embed wrote (parquet); empty: the descriptors of the manifest."
+        "",
+        help="Embeddings of all clips compared (parquet, or a folder of what curate.embed wrote for each manifest); "
+        "empty: descriptors.",
     )
     max_bits: int = param(
         10,
@@ -32,6 +38,7 @@ class Inputs:
 class Outputs:
     clips_uri: Artifact = param(help="The same manifest with reason and duplicate_of for each duplicate (parquet).")
     num_clips: int = param(help="Clips kept.")
+    num_earlier: int = param(help="Clips taken before, with which they were compared.")
     num_exact: int = param(help="Clips with the same frames as a kept one.")
     num_perceptual: int = param(help="Clips that are a kept one coded, sized, framed, mirrored or cut differently.")
     num_semantic: int = param(help="Clips that look like a kept one.")
