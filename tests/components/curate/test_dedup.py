@@ -216,12 +216,14 @@ def test_what_is_taken_stays_and_a_better_copy_of_it_goes(scene: Draw, tmp_path:
     later = measured(tmp_path, "later", film[::-1].copy()) | {"width_px": 1000}
     looks_the_same = later | {"clip_id": "looks", "fingerprint": blobs(1)[0]["fingerprint"]}
     earlier = [taken, taken | {"clip_id": "taken too", "shot_id": "elsewhere"}]
+    recut = measured(tmp_path, "recut", film[:60]) | {"shot_id": "one shot"}
     other = measured(tmp_path, "other", scene(2, 60, 1.5))
-    found = marks([*earlier, other, again, later, looks_the_same], num_earlier=2)
+    found = marks([*earlier, other, again, later, looks_the_same, recut], num_earlier=2)
     assert found == {
         "again": ("duplicate_exact", "taken"),
         "later": ("duplicate_perceptual", "taken"),
         "looks": ("duplicate_semantic", "taken"),
+        "recut": ("duplicate_perceptual", "taken"),
     }
     assert marks([*earlier, other], num_earlier=2) == {}
     assert marks([*earlier, *blobs(3), *blobs(3)], num_earlier=2) == marks([*blobs(3), *blobs(3)])
