@@ -127,6 +127,8 @@ def blockiness(luma: Luma) -> float:
     offset, on which steps most often stand alone: larger than those on both sides together. Blocks are square, and the
     lower of both directions counts, because a fence is no grid.
     """
+    if min(luma.shape) <= 4 * LEAST_GRID_PX:  # the profile of no grid would repeat itself
+        return 0.0
     across = luma[:: max(1, luma.shape[0] // GRID_LINES)]
     down = np.ascontiguousarray(luma[:, :: max(1, luma.shape[1] // GRID_LINES)].T)
     ways = [_Lines.of(across), _Lines.of(down)]

@@ -150,3 +150,8 @@ def test_each_part_of_the_aesthetic_proxy_counts() -> None:
     for worse in ({"sharpness": 0.2}, {"contrast": 0.3}, {"colour": 0.0}, {"exposure": 0.9}, {"exposure": 0.1}):
         assert picture.aesthetic(**(good | worse)) < best
     assert picture.aesthetic(1, 1, 1, 0.5) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 40), (40, 3), (16, 16), (17, 17)])
+def test_a_tiny_picture_has_no_blocks_and_ends_nothing(shape: tuple[int, int]) -> None:
+    assert picture.blockiness(np.random.default_rng(0).integers(0, 256, shape, np.uint8)) == 0.0
