@@ -22,7 +22,9 @@ from telecine_components.media.planes import levels_of
 
 JOINED_FORMATS = frozenset({"yuv420p", "yuvj420p"})
 """What x264 encodes as it is, so that encoded and copied parts of one track are alike."""
-_PROFILES = {"Constrained Baseline": "baseline", "Baseline": "baseline", "Main": "main"}
+JOINED_PROFILES = {"Constrained Baseline": "baseline", "Baseline": "baseline", "Main": "main", "High": "high"}
+"""Profiles of films that can be joined with what x264 encodes, and what it then encodes in. Pictures of a lossless film
+(High 4:4:4 Predictive) come out wrong behind such a part."""
 _MUXER = {"fflags": "+bitexact", "movflags": "+faststart"}
 
 
@@ -125,8 +127,8 @@ class ClipFile:
                 out.mux(packet)
 
     def _encoded(self, part: Encode) -> "_Encoded":
-        profile = _PROFILES.get(self._film.stream.codec_context.profile or "", "high")
-        joined = {"profile": profile} if self._is_joined else {}
+        profile = self._film.stream.codec_context.profile or ""
+        joined = {"profile": JOINED_PROFILES[profile]} if self._is_joined else {}
         return _Encoded(part, self._film, self._options | joined, self._film.set_id if self._is_joined else 0)
 
     def _joined_stream(self, out: OutputContainer) -> VideoStream:

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from telecine.errors import BadData
 from telecine_components.media import nal
-from telecine_components.media.clip_file import JOINED_FORMATS, ClipFile, Encode, Film
+from telecine_components.media.clip_file import JOINED_FORMATS, JOINED_PROFILES, ClipFile, Encode, Film
 from telecine_components.media.decode import cause_of, open_stream, open_video
 from telecine_components.media.packets import PacketIndex, Run, index_of, packets_of
 
@@ -105,7 +105,7 @@ def cut(path: Path, spans: Sequence[Span], outputs: Sequence[Path], rule: Rule) 
     with open_stream(path) as (container, stream):
         free = set(range(nal.MAX_SETS)) - (index.set_ids if index is not None else set())
         film = Film(stream, stream.time_base or _FALLBACK_TIME_BASE, min(free, default=0))
-        plans = [plan(index, span, rule, joinable=bool(free) and _is_joinable(film)) for span in spans]
+        plans = [plan(index, span, rule, joinable=bool(free) and _is_joinable(film, index)) for span in spans]
         made = {
             number: ClipFile(
                 outputs[number], parts, film, _length_s(index, spans[number], parts), crf=rule.crf, preset=rule.preset
@@ -148,9 +148,17 @@ def _agree(index: PacketIndex, span: Span) -> bool:
     return span.end == len(index.stamps) or abs(index.time_s(span.end) - span.end_s) <= _EXACT_S
 
 
-def _is_joinable(film: Film) -> bool:
+def _is_joinable(film: Film, index: PacketIndex | None) -> bool:
+    """Whether encoded parts can have all that a track's header says of the film's pictures."""
     context = film.stream.codec_context
-    return context.name == "h264" and context.pix_fmt in JOINED_FORMATS and bool(context.extradata)
+    return (
+        index is not None
+        and index.is_sized
+        and context.name == "h264"
+        and context.profile in JOINED_PROFILES
+        and context.pix_fmt in JOINED_FORMATS
+        and bool(context.extradata)
+    )
 
 
 def _length_s(index: PacketIndex | None, span: Span, parts: Sequence[Part]) -> float:

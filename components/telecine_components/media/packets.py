@@ -53,6 +53,8 @@ class PacketIndex:
         entries: [E] packets at which decoding can begin: IDR pictures of H.264, random access points of HEVC,
             keyframes of other codecs. Frames after an entry in the order shown need nothing before it.
         set_ids: ids that the H.264 parameter sets of the stream take.
+        is_sized: whether pictures come out of the decoder as large as the header says; those that are to be cropped at
+            the left do not.
     """
 
     time_base: Fraction
@@ -61,6 +63,7 @@ class PacketIndex:
     places: Ints
     entries: Ints
     set_ids: frozenset[int]
+    is_sized: bool = True
 
     def time_s(self, frame: int) -> float:
         """Seconds from the first frame to this one."""
@@ -113,7 +116,7 @@ def index_of(path: Path) -> PacketIndex | None:
         BadData: as :func:`open_video`.
     """
     with open_video(path) as video:
-        first = video.first_stamp
+        first, size = video.first_stamp, {video.width_px, video.height_px}
     with open_stream(path) as (container, stream):
         name, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
         if container.format.name not in TIMED_FORMATS or name not in COPIED_CODECS or not _is_plain(name, extradata):
@@ -135,12 +138,13 @@ def index_of(path: Path) -> PacketIndex | None:
                     return None
                 if _is_entry(name, units):
                     entries.append(place)
-        time_base = stream.time_base
+        time_base, is_sized = stream.time_base, size == {stream.width, stream.height}
     # A recording may begin amid a group of pictures: what comes before the first that can be decoded is never shown.
     hidden += [place for place, stamp in enumerate(stamps) if first is None or stamp < first]
     if time_base is None or len(set(stamps)) < len(stamps) or len(set(hidden)) == len(stamps):
         return None
-    return _index(time_base, np.array(stamps, np.int64), hidden, entries, frozenset(ids))
+    found = _index(time_base, np.array(stamps, np.int64), hidden, entries, frozenset(ids))
+    return dataclasses.replace(found, is_sized=is_sized)
 
 
 def _index(

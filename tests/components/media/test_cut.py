@@ -309,6 +309,13 @@ def test_a_variable_frame_rate_keeps_its_times(film: Film, tmp_path: Path) -> No
     assert _ways(made(path, [(24, 48), (20, 60), (25, 40)], tmp_path)) == ["copy", "smart", "encode"]
 
 
+@pytest.mark.parametrize("how", ["qp=0", "crop-rect=2,2,2,2"])
+def test_nothing_is_joined_with_lossless_pictures_or_with_cropped_ones(film: Film, tmp_path: Path, how: str) -> None:
+    """Players would show the film's part wrong behind what was encoded."""
+    path = film(f"{how}.mp4", options={"x264-params": how})
+    assert _ways(made(path, [(24, 48), (20, 40)], tmp_path)) == ["copy", "encode"]
+
+
 @pytest.mark.parametrize("mode", ["smart", "encode"])
 def test_rotation_in_the_metadata_is_kept(film: Film, tmp_path: Path, mode: str) -> None:
     path = film("turned.mp4", rotation=90.0)
