@@ -19,6 +19,8 @@ Rows = list[dict[str, Any]]
 FPS, NUM_FRAMES = 24, 30
 HDR10 = "log-level=0:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
 HLG = "colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc"
+M2TS = {"mpegts_m2ts_mode": "1"}
+"""As cameras write it: each packet behind four bytes of a clock."""
 NOT_UTF8 = os.fsdecode(b"not \xff utf-8.mp4")
 
 REASONS = {
@@ -43,6 +45,8 @@ GOOD = {
     "named.avi": {},
     "no suffix": {},
     "other.suffix": {},
+    "00001.MTS": {"codec": "h264"},
+    "old.wmv": {"codec": "wmv2"},
     "two streams.mp4": {"width_px": 96, "height_px": 72},
     "odd.mkv": {"width_px": 97, "height_px": 73, "codec": "vp9"},
     "ten bits.mp4": {},
@@ -132,6 +136,8 @@ def _unusual(folder: Path, scratch: Path) -> None:
     plain = ["plain.mp4", "with 'quotes\" and spaces .mp4", "línea 日本.mp4", "new\nline.mp4", "file:a?b#c%d.mp4"]
     for seed, name in enumerate([*plain, "named.avi", "no suffix", "other.suffix"]):
         (folder / name).write_bytes(_write(scratch / "film.mp4", _film(20 + seed)))
+    _write(folder / "00001.MTS", _film(45), format="mpegts", options={"g": "12"}, container_options=M2TS)
+    _write(folder / "old.wmv", _film(46), "wmv2", format="asf", options={"b": "2M"})
     _write(folder / "two streams.mp4", _film(30), shrinks=(2, 1))
     _write(folder / "odd.mkv", _film(31, height=73, width=97), "libvpx-vp9")
     _write(folder / "ten bits.mp4", _film(32), pix_fmt="yuv420p10le")

@@ -7,7 +7,17 @@ from pathlib import PurePosixPath
 from telecine.errors import InputError
 from telecine.reading import Folder
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts"})
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "f4v"),
+        *("mkv", "mk3d", "webm", "avi", "flv", "wmv", "asf", "ogv", "mxf", "dv", "gif", "ivf", "nut"),
+        *("ts", "mts", "m2ts", "mpg", "mpeg", "m2p", "vob", "m1v", "m2v"),
+        *("h264", "264", "h265", "265", "hevc"),
+    )
+)
+"""Of what :data:`telecine_components.media.decode.CONTAINERS` opens. What is named otherwise and does not begin like a
+video has no row at all."""
 _TS_PACKET = 188
 
 
