@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from telecine_components.media import nal
 from telecine_components.media.decode import FALLBACK_FPS
+from telecine_components.media.orientation import matrix_of
 from telecine_components.media.packets import Run
 from telecine_components.media.planes import levels_of
 
@@ -146,8 +147,7 @@ class ClipFile:
         assert isinstance(piece, _Encoded)
         stream = out.add_stream("libx264", rate=self._film.rate)
         piece.set_up(stream.codec_context)
-        if piece.rotation:
-            stream.set_display_rotation(piece.rotation)
+        stream.set_display_matrix(piece.matrix)
         return stream
 
     def _samples(self) -> list[Sample]:
@@ -184,7 +184,7 @@ class _Encoded:
         self._context: VideoCodecContext | None = None
         self._num_seen = 0
         self._format, self._size = "yuv420p", (0, 0)
-        self.rotation = 0
+        self.matrix: list[int] | None = None
         self.samples: list[Sample] = []
 
     @property
@@ -216,7 +216,7 @@ class _Encoded:
     def _open(self, frame: av.VideoFrame) -> None:
         self._format = frame.format.name if frame.format.name in JOINED_FORMATS else "yuv420p"
         self._size = frame.width + frame.width % 2, frame.height + frame.height % 2
-        self.rotation = frame.rotation
+        self.matrix = matrix_of(frame)
         self._context = av.CodecContext.create("libx264", "w")
         self.set_up(self._context)
         self._context.open()

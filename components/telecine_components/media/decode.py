@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from telecine.errors import BadData, RetryLater
 from telecine_components.media.matroska import is_whole
+from telecine_components.media.orientation import orientation_of
 from telecine_components.stages import alive
 
 MACHINE_FAULTS = frozenset(
@@ -38,7 +39,8 @@ class Video:
     """An open video file.
 
     Attributes:
-        width_px, height_px: size as shown, so after the rotation that the file asks for.
+        width_px, height_px: size as shown, so after the turn that the file asks for.
+        orientation: the turn that the file asks for.
         fps: average rate; 0.0 where the file does not say.
         num_frames: to be shown, as the header says; 0 where it does not.
         first_stamp: when the first frame is shown that can be decoded, in the stream's time base; None where it has
@@ -63,8 +65,9 @@ class Video:
             raise BadData("no decodable frame")
         first = self._head[0]
         self.first_stamp = first.pts
-        turned = first.rotation % 180 != 0
-        self.width_px, self.height_px = (first.height, first.width) if turned else (first.width, first.height)
+        self.orientation = orientation_of(first)
+        size = first.width, first.height
+        self.width_px, self.height_px = size[::-1] if self.orientation.is_sideways else size
 
     def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield (seconds since the first frame, never falling; frame) in the order shown; can be walked once.

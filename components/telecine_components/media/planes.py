@@ -14,6 +14,7 @@ from av.video.reformatter import ColorRange
 from PIL import Image
 
 from telecine_components.media import colour
+from telecine_components.media.orientation import Orientation, orientation_of
 
 PLANAR_FORMATS = frozenset(
     {f"yuv{subsampling}p" for subsampling in (420, 422, 444, 440)}
@@ -34,7 +35,7 @@ class Planes:
     """Y, Cb and Cr of one frame (chroma may be smaller), and how to read them.
 
     Attributes:
-        rotation: degrees counterclockwise by which the picture has to be turned before it is shown.
+        orientation: how the picture has to be turned before it is shown.
     """
 
     y: VideoPlane
@@ -42,17 +43,22 @@ class Planes:
     cr: VideoPlane
     matrix: colour.Matrix
     full_range: bool
-    rotation: int
+    orientation: Orientation
 
 
-def planes_of(frame: av.VideoFrame) -> Planes:
-    """The planes of ``frame``; they share its memory."""
+def planes_of(frame: av.VideoFrame, orientation: Orientation | None = None) -> Planes:
+    """The planes of ``frame``; they share its memory.
+
+    Args:
+        orientation: of the film. A frame that has to be asked for its own lives until garbage is collected, so who goes
+            through many gives it.
+    """
     # BT.601 is what swscale makes of RGB.
     matrix = colour.BT601 if frame.format.is_rgb else colour.matrix_of(int(frame.colorspace), frame.height)
     levels = levels_of(frame)
     is_planar = frame.format.name in PLANAR_FORMATS
     y, cb, cr = (frame if is_planar else frame.reformat(format="yuv444p", dst_color_range=levels)).planes[:3]
-    return Planes(y, cb, cr, matrix, levels == ColorRange.JPEG, frame.rotation)
+    return Planes(y, cb, cr, matrix, levels == ColorRange.JPEG, orientation or orientation_of(frame))
 
 
 def levels_of(frame: av.VideoFrame) -> ColorRange:
@@ -86,14 +92,13 @@ def thumbnail(planes: Planes, width_px: int, height_px: int) -> Pixels:
     Returns:
         uint8 [height_px, width_px, 3], RGB, upright.
     """
-    turned = planes.rotation % 180 != 0
-    size = (height_px, width_px) if turned else (width_px, height_px)
+    size = (height_px, width_px) if planes.orientation.is_sideways else (width_px, height_px)
     # Chroma may have a grid of its own shape (4:2:2), so the aspect ratio is given in its pixels.
     aspects = [size[0] / size[1] * _pixel_aspect(planes.y, plane) for plane in (planes.y, planes.cb, planes.cr)]
     pictures = zip((planes.y, planes.cb, planes.cr), aspects, strict=True)
     channels = [_crop_resize(plane, size, aspect) for plane, aspect in pictures]
     rgb = colour.yuv_to_rgb(np.stack(channels, axis=-1), planes.matrix, full_range=planes.full_range)
-    return np.ascontiguousarray(np.rot90(rgb, k=round(planes.rotation / 90)))
+    return np.ascontiguousarray(planes.orientation.upright(rgb))
 
 
 def centre_box(width_px: int, height_px: int, aspect: float) -> Box:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine_components.media.decode import open_video
+from telecine_components.media.orientation import Orientation
 from telecine_components.media.planes import planes_of, thumbnail
 
 Pixels = npt.NDArray[np.uint8]
@@ -48,7 +49,7 @@ def pictures(video_path: Path, wanted: Iterable[tuple[Row, Sequence[Series]]]) -
         shown = next(frames, None)
         for clip, series in wanted:
             slack_s = _TOLERANCE_FRAMES * frame_s(clip)
-            takers = [_Taker(each, clip["start_s"] - slack_s) for each in series]
+            takers = [_Taker(each, clip["start_s"] - slack_s, video.orientation) for each in series]
             while shown is not None and shown[0] < clip["end_s"] - slack_s:
                 if shown[0] >= clip["start_s"] - slack_s:
                     for taker in takers:
@@ -58,8 +59,8 @@ def pictures(video_path: Path, wanted: Iterable[tuple[Row, Sequence[Series]]]) -
 
 
 class _Taker:
-    def __init__(self, series: Series, start_s: float) -> None:
-        self._side_px = series.side_px
+    def __init__(self, series: Series, start_s: float, orientation: Orientation) -> None:
+        self._side_px, self._orientation = series.side_px, orientation
         self._wanted_s = [start_s + time_s for time_s in series.times_s]
         self._first: av.VideoFrame | None = None
         self._found: list[Pixels] = []
@@ -68,13 +69,13 @@ class _Taker:
         if self._first is None:
             self._first = frame
         if self._wanted_s and time_s >= self._wanted_s[0]:
-            self._found.append(_picture(frame, self._side_px))
+            self._found.append(_picture(frame, self._side_px, self._orientation))
             self._wanted_s = [later_s for later_s in self._wanted_s if later_s > time_s]
 
     def pictures(self) -> list[Pixels]:
         if self._found or self._first is None:
             return self._found
-        return [_picture(self._first, self._side_px)]  # it stands for that long
+        return [_picture(self._first, self._side_px, self._orientation)]  # it stands for that long
 
 
 def frame_s(clip: Row) -> float:
@@ -87,8 +88,8 @@ def evenly(num: int, start_s: float, end_s: float) -> list[float]:
     return [start_s + (index + 0.5) * (end_s - start_s) / num for index in range(num)]
 
 
-def _picture(frame: av.VideoFrame, side_px: int) -> Pixels:
-    planes = planes_of(frame)
-    width, height = (frame.height, frame.width) if planes.rotation % 180 else (frame.width, frame.height)
+def _picture(frame: av.VideoFrame, side_px: int, orientation: Orientation) -> Pixels:
+    planes = planes_of(frame, orientation)
+    width, height = (frame.height, frame.width) if orientation.is_sideways else (frame.width, frame.height)
     shrink = min(1.0, side_px / max(width, height))
     return thumbnail(planes, max(1, round(width * shrink)), max(1, round(height * shrink)))

@@ -32,7 +32,7 @@ def frames_of(path: Path, rows: Sequence[Mapping[str, Any]], num_frames: int) ->
         taken = 0
         for _, end_s, frame in with_ends(video.frames()):
             while taken < len(wanted) and wanted[taken][0] < end_s:
-                yield wanted[taken][1], thumbnail(planes_of(frame), *size)
+                yield wanted[taken][1], thumbnail(planes_of(frame, video.orientation), *size)
                 taken += 1
             if taken == len(wanted):
                 return

@@ -61,7 +61,7 @@ def _samples(video: Video, windows: Sequence[Window], inputs: Inputs) -> Iterato
         while wanted and _is_nearest(index, (time_s + next_s) / 2, *wanted[0]):
             _, window = wanted.popleft()
             if picture is None:
-                picture = thumbnail(planes_of(frame), window.width_px, window.height_px)
+                picture = thumbnail(planes_of(frame, video.orientation), window.width_px, window.height_px)
             frames.append(picture)
             if len(frames) == inputs.num_frames:
                 yield window, np.stack(frames)

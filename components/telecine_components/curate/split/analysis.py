@@ -55,7 +55,7 @@ def analyse(path: Path, *, detector: str, num_threads: int = 1) -> Analysis:
     ours, koala = ShotFinder(), KoalaFinder()
     with open_video(path, num_threads=num_threads) as video:
         for index, (time_s, frame) in enumerate(video.frames()):
-            planes = planes_of(frame)
+            planes = planes_of(frame, video.orientation)
             glance = glance_of(planes, index, time_s)
             if detector == "koala":
                 koala.look_at(planes)

@@ -52,7 +52,7 @@ class Meter:
         self._moving.look_at(glance)
         if self._hash_clock.strikes(glance.time_s):
             self._hashed.append(glance.index)
-            self._hashes.append(fingerprint(np.rot90(glance.luma, k=round(planes.rotation / 90))[None]))
+            self._hashes.append(fingerprint(planes.orientation.upright(glance.luma)[None]))
         if self._study_clock.strikes(glance.time_s):
             rgb = small_picture(planes)
             self._gallery.hang(glance.index, rgb)
@@ -156,7 +156,7 @@ def _study(planes: Planes, glance: Glance, rgb: Pixels) -> _Study:
     size = max(1, round(luma.shape[1] * shrink)), max(1, round(luma.shape[0] * shrink))
     near = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
     bars = picture.black_bars(near)
-    as_stored = np.rot90(rgb, k=-round(planes.rotation / 90))
+    as_stored = planes.orientation.as_stored(rgb)
     return _Study(
         blur=picture.blur(bars.inside(near)),
         noise=picture.noise(luma),

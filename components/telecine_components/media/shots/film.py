@@ -30,5 +30,5 @@ def film_of(path: Path, rule: Rule | None = None) -> FilmShots:
     finder = ShotFinder(rule)
     with open_video(path, deblock=False) as video:
         for index, (time_s, frame) in enumerate(video.frames()):
-            finder.look_at(glance_of(planes_of(frame), index, time_s))
+            finder.look_at(glance_of(planes_of(frame, video.orientation), index, time_s))
     return FilmShots(finder.transitions(), finder.shots())
