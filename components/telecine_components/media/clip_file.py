@@ -58,6 +58,11 @@ class Film:
     set_id: int
 
     @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a pixel over its height, by the stream or, where that does not say, by its container."""
+        return self.stream.sample_aspect_ratio
+
+    @property
     def rate(self) -> Fraction:
         """Frames per second, on the average."""
         return self.stream.average_rate or self.stream.guessed_rate or Fraction(FALLBACK_FPS)
@@ -135,6 +140,8 @@ class ClipFile:
     def _joined_stream(self, out: OutputContainer) -> VideoStream:
         stream = out.add_stream_from_template(self._film.stream, opaque=True)
         context = stream.codec_context
+        if self._film.pixel_aspect:
+            context.sample_aspect_ratio = self._film.pixel_aspect
         if context.name == "hevc":
             context.codec_tag = "hvc1"  # what Apple's players want
         sets = [unit for piece in self._pieces if isinstance(piece, _Encoded) for unit in piece.parameter_sets]
@@ -230,8 +237,8 @@ class _Encoded:
         context.thread_count = 1
         context.flags |= Flags.global_header
         context.options = dict(self._options)
-        if source.sample_aspect_ratio:
-            context.sample_aspect_ratio = source.sample_aspect_ratio
+        if self._film.pixel_aspect:
+            context.sample_aspect_ratio = self._film.pixel_aspect
         context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
         is_rgb = source.format is not None and source.format.is_rgb
         context.colorspace = Colorspace.ITU601 if is_rgb else source.colorspace

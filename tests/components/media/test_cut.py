@@ -323,6 +323,26 @@ def test_rotation_in_the_metadata_is_kept(film: Film, tmp_path: Path, mode: str)
     made(path, [(24, 48), (20, 60), (26, 40)], tmp_path, mode=mode)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("plain.mov", "libx264"), ("prores.mov", "prores_ks")])
+def test_the_shape_of_pixels_is_kept_though_only_the_container_tells_it(
+    film: Film, tmp_path: Path, name: str, codec: str
+) -> None:
+    whole = film(name, codec, pix_fmt="yuv422p10le" if codec == "prores_ks" else "yuv420p")
+    path, outputs = tmp_path / name, [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        stream.codec_context.sample_aspect_ratio = Fraction(8, 9)
+        for packet in source.demux(video=0):
+            packet.stream = stream
+            if packet.size:
+                out.mux(packet)
+    seen = shown(path)
+    cut(path, [seen.span(0, 24), seen.span(28, 40)], outputs, Rule())
+    for each in (path, *outputs):
+        with av.open(str(each)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(8, 9), each.name
+
+
 def test_an_odd_side_grows_by_a_row_or_column_where_it_is_encoded(film: Film, tmp_path: Path) -> None:
     path = film("odd.mp4", size=(95, 63), pix_fmt="yuv444p")
     target = tmp_path / "clip.mp4"
