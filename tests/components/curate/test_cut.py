@@ -12,6 +12,7 @@ from telecine.errors import InputError
 from telecine.settings import Settings
 from telecine_components.curate.cut.buckets import bucket
 from telecine_components.curate.cut.shards import packed
+from telecine_components.media import clips
 from telecine_components.media.decode import open_video
 from telecine_components.media.shards import read_member
 
@@ -152,6 +153,20 @@ def test_a_clip_that_no_mp4_can_hold_is_one_row_and_its_film_goes_on(
     found = [(row["num_frames"], row["reason"]) for row in rows_of(outputs.clips_uri)]
     assert found == [(29, None), (1, "not_writable"), (30, None)]
     assert outputs.num_clips == 2
+
+
+def test_what_leaves_nothing_to_cut_is_told_with_its_reasons(
+    run_component: Run, kept: str, footage: Path, rows_of: Rows, tmp_path: Path
+) -> None:
+    rows = rows_of(kept)
+    inside = [row | {"reason": None if row["begins_with"] == "clip" else "too_dark"} for row in rows]
+    for name, given, complaint in (
+        ("inside", inside, r"none of 2 kept clips could be cut with mode=copy_only \(2 not_copyable\); use mode=smart"),
+        ("none", [row | {"reason": "too_dark"} for row in rows], "clips_uri must have a kept clip"),
+    ):
+        clips.write(tmp_path / f"{name}.parquet", given)
+        with pytest.raises(InputError, match=complaint):
+            run_component("curate.cut", clips_uri=tmp_path / f"{name}.parquet", videos_uri=footage, mode="copy_only")
 
 
 def test_another_shard_size_cuts_nothing_anew(cut: Run, deployment: Settings) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from telecine.config import Artifact
 from telecine.context import Context, Folder, Item, Source
@@ -58,13 +58,20 @@ def run(inputs: Inputs, ctx: Context) -> Outputs:
     items = ctx.stream(sources, [stage], executor_of(num_workers=inputs.num_workers, stall_s=inputs.stall_s))
     found = [(item, each) for item in items for each in item.value.get("clips", ())]
     made = {each["clip_id"]: (item, each) for item, each in found if "reason" not in each}
-    if not made:
-        num_kept = sum(map(len, wanted.values()))
-        raise InputError(f"curate.cut: none of {num_kept} kept clips could be cut with mode={inputs.mode}; use smart")
     reasons = {each["clip_id"]: each["reason"] for _, each in found if "reason" in each}
+    if not made:
+        _refuse(sum(map(len, wanted.values())), Counter(reasons.values()), inputs.mode)
     marked = [row if row["reason"] else _marked(row, made, reasons, ctx, settings) for row in rows]
     clips.write(ctx.dir / "clips.parquet", marked)
     return _write([row for row in marked if row["reason"] is None], made, inputs, ctx)
+
+
+def _refuse(num_kept: int, reasons: Mapping[str, int], mode: str) -> NoReturn:
+    if not num_kept:
+        raise InputError("curate.cut: clips_uri must have a kept clip, and each has a reason; loosen what gave those")
+    told = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items())) or NOT_DECODABLE
+    hint = "use mode=smart" if mode == "copy_only" else "look at the films"
+    raise InputError(f"curate.cut: none of {num_kept} kept clips could be cut with mode={mode} ({told}); {hint}")
 
 
 def _cut(path: Path, rows: Rows, settings: Mapping[str, Any], out_dir: Path) -> Rows:
