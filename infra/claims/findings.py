@@ -184,7 +184,7 @@ def merge(path: Path, fresh: Iterable[dict[str, Any]]) -> None:
     merged = {each["id"]: each for each in standing} | {each["id"]: each for each in fresh}
     ordered = [merged[name] for name in sorted(merged)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(ordered, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(ordered, indent=1) + "\n")
     path.with_suffix(".md").write_text(f"{PREFACE}\n{markdown(ordered, path.parent)}\n")
 
 
