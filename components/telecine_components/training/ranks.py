@@ -133,6 +133,7 @@ def together(
     *arguments: Any,
     nodes: Nodes | None = None,
     patience_s: float = MEETING_TIMEOUT_S,
+    farewell_s: float = FAREWELL_S,
 ) -> Iterator[Ranks]:
     """Be the first rank of this node for the block, and start ``follow(ranks, *arguments)`` as its others.
 
@@ -140,6 +141,7 @@ def together(
         num_processes: ranks of this node.
         follow: a function of a module, and its arguments plain data: they cross to other processes.
         patience_s: how long this rank waits for all others to come.
+        farewell_s: how long it waits for them when all is done.
 
     Raises:
         RetryLater: a rank of this node was killed, or another node is gone; the others cannot go on without it.
@@ -159,8 +161,8 @@ def together(
             with _surviving(children, words, has_others=nodes.count > 1):
                 board = _meet(place, first, size, children, patience_s)
                 yield Ranks(first, size, _device(0), board)
-                parted = _part_in_peace(FAREWELL_S)
-            _part(children, FAREWELL_S if parted else 0.0)
+                parted = _part_in_peace(board, first, size, farewell_s)
+            _part(children, farewell_s if parted else 0.0)
         finally:
             _part(children, 0.0)
 
@@ -199,6 +201,7 @@ def _be_a_follower(
     board = _meet(place, number, size)
     try:
         follow(Ranks(number, size, _device(local), board), *arguments)
+        board.set(_done(number), "")
         dist.barrier()
     except RetryLater:
         return  # a stop, which all ranks decide together
@@ -344,16 +347,25 @@ def _what_it_means(dead: BaseProcess, words: FolderStore) -> Exception:
     return InputError(told) if dead.exitcode == InputError.exit_code else RuntimeError(f"{dead.name} failed: {told}")
 
 
-def _part_in_peace(patience_s: float) -> bool:
-    """Wait for the other ranks when all is done; whether they came in time. What is done needs no rank that hangs."""
-    goodbye, deadline = dist.barrier(async_op=True), time.monotonic() + patience_s
-    while not goodbye.is_completed():
+def _part_in_peace(board: RankStore, number: int, size: int, patience_s: float) -> bool:
+    """Wait for the other ranks when all is done; whether they came in time. What is done needs no rank that hangs.
+
+    They come to the board before they meet: a group in which a meeting has begun and does not end cannot be left.
+    """
+    board.set(_done(number), "")
+    deadline = time.monotonic() + patience_s
+    while not board.check([_done(rank) for rank in range(size)]):
         if time.monotonic() > deadline:
             log.warning("event=ranks_not_parted waited_s=%.0f reason='a rank hangs after the last step'", patience_s)
             return False
         time.sleep(LOOK_S)
-    goodbye.wait()  # raises what it met
+    dist.barrier()
     return True
+
+
+def _done(number: int) -> str:
+    """What a rank leaves on the board when it has nothing more to do."""
+    return f"done-{number}"
 
 
 def _part(children: Sequence[BaseProcess], patience_s: float) -> None:

@@ -1,4 +1,7 @@
-"""Two ranks that meet and count each other, with a fault planted in the one that follows: ``shared_lives.py FAULT``."""
+"""Two ranks that meet and count each other, with a fault planted in the one that follows.
+
+``shared_lives.py FAULT [NUM_PROCESSES]``: both in this process and its child, or one of them on each of two nodes.
+"""
 
 import os
 import signal
@@ -10,6 +13,8 @@ from telecine.errors import InputError, TelecineError
 from telecine_components.training.ranks import Ranks, together
 
 FAULT = sys.argv[1]
+NUM_PROCESSES = int(sys.argv[2]) if sys.argv[2:] else 2
+FAREWELL_S = 3.0
 if __name__ != "__main__" and FAULT == "killed on its way":
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -35,8 +40,11 @@ def _raise(error: Exception) -> None:
 def main() -> int:
     """Lead; the exit code is that of the error."""
     try:
-        with together(2, follow, FAULT) as ranks:
+        with together(NUM_PROCESSES, follow, FAULT, farewell_s=FAREWELL_S) as ranks:
             print("met", flush=True)
+            if not ranks.leads:
+                follow(ranks, FAULT)
+                return 0
             if FAULT == "stopped":
                 time.sleep(600)
             ranks.total(1.0)
