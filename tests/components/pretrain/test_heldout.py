@@ -1,5 +1,6 @@
 """Held-out arithmetic against answers known without running it."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,15 @@ def test_the_interval_agrees_with_the_normal_one_on_many_clips() -> None:
     assert interval.low == pytest.approx(interval.mean - half_width, abs=0.1 * half_width)
     assert interval.high == pytest.approx(interval.mean + half_width, abs=0.1 * half_width)
     assert interval == heldout.paired_difference(ours.tolist(), theirs.tolist(), seed=0)
+
+
+def test_the_interval_of_many_clips_is_drawn_in_little_memory() -> None:
+    theirs = np.random.default_rng(1).normal(0.2, 0.1, size=4001)
+    tracemalloc.start()
+    interval = heldout.paired_difference([0.0] * len(theirs), theirs.tolist(), seed=0, num_resamples=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    at_once = np.random.Generator(np.random.PCG64(0)).integers(0, len(theirs), size=(1000, len(theirs)))
+    low, high = np.quantile(theirs[at_once].mean(axis=1), (0.025, 0.975))
+    assert (interval.low, interval.high) == (low, high)
+    assert peak < at_once.nbytes, "of all resamples at once"
