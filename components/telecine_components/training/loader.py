@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -65,6 +66,16 @@ class Sample:
     def shape(self) -> Shape:
         """Frames, height and width of what the model is trained on."""
         return self.x0_shape[1:]
+
+
+_NEEDED: dict[str, Any] = {
+    field.name: field.type
+    for field in dataclasses.fields(Sample)
+    if field.default is field.default_factory is dataclasses.MISSING
+}
+"""What an index must have, by its type."""
+_ABOVE = {"offset": -1}
+"""Numbers lie above this, or above 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,17 +130,39 @@ class StepBatches:
 
 
 def read_index(path: Path) -> list[Sample]:
-    """Rows of ``index.parquet`` in its order; raises :class:`InputError` for a file that is no index."""
+    """Rows of ``index.parquet`` in its order.
+
+    Raises:
+        InputError: for a file that is no index, or one in which a value is missing or is none that its column is for.
+    """
     fields = dataclasses.fields(Sample)
     if not path.is_file():
         raise InputError(f"{path.parent}: no {path.name} in it; pass the dataset folder that curate.encode wrote")
-    found = set(pq.read_schema(path).names)
-    needed = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
-    missing = sorted(needed - found)
-    if missing:
+    try:
+        found = set(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=[field.name for field in fields if field.name in found])
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: it must be a Parquet file: {error}; encode the dataset again") from error
+    if missing := sorted(_NEEDED.keys() - found):
         raise InputError(f"{path}: the index lacks {', '.join(missing)}; encode the dataset again")
-    rows = pq.read_table(path, columns=[field.name for field in fields if field.name in found]).to_pylist()
+    rows = table.to_pylist()
+    for number, row in enumerate(rows):
+        if problem := _problem(row):
+            raise InputError(f"{path}: row {number}: {problem}; encode the dataset again")
     return [_sample(row) for row in rows]
+
+
+def _problem(row: dict[str, Any]) -> str:
+    """What a row of the index holds that cannot be, in words; empty where all is well. It may lack a caption."""
+    for name, kind in _NEEDED.items():
+        value = row[name]
+        if name == "caption" and value is None:
+            continue
+        if not isinstance(value, (int, float) if kind is float else kind):
+            return f"{name} must be of type {kind.__name__}, got {value!r}"
+        if kind is not str and not value > _ABOVE.get(name, 0):
+            return f"{name} must be above {_ABOVE.get(name, 0)}, got {value!r}"
+    return ""
 
 
 def _sample(row: dict[str, Any]) -> Sample:

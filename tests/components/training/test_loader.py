@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -61,6 +63,35 @@ def test_another_seed_gives_another_order(loader: Loader) -> None:
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no index\.parquet"):
         read_index(tmp_path / "index.parquet")
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.parquet"
+    path.write_bytes(b"half of an index")
+    with pytest.raises(InputError, match=r"index\.parquet: it must be a Parquet file: .*; encode the dataset again"):
+        read_index(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("num_frames", None, "num_frames must be of type int, got None"),
+        ("num_frames", "8", "num_frames must be of type int, got '8'"),
+        ("shard", None, "shard must be of type str, got None"),
+        ("fps", 0.0, r"fps must be above 0, got 0\.0"),
+        ("fps", None, "fps must be of type float, got None"),
+        ("offset", -5, "offset must be above -1, got -5"),
+        ("length", 0, "length must be above 0, got 0"),
+    ],
+)
+def test_a_value_of_the_index_that_cannot_be_is_named(tmp_path: Path, name: str, value: Any, words: str) -> None:
+    row = vars(sample("a", "a.tar", Member(offset=0, length=9), (2, 8, 8), caption=None)) | {"members": None}
+    path = tmp_path / "index.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    assert [each.caption for each in read_index(path)] == [""]
+    pq.write_table(pa.Table.from_pylist([row | {name: value}]), path)
+    with pytest.raises(InputError, match=f"row 0: {words}; encode the dataset again"):
+        read_index(path)
 
 
 def test_a_shard_that_does_not_hold_the_sample_is_named(deployment: settings.Settings, loader: Loader) -> None:
