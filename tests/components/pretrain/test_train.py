@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -206,6 +207,21 @@ def test_a_dataset_without_a_split_is_refused(
     dataset = make_dataset(deployment)
     shrunk(dataset, keep)
     with pytest.raises(InputError, match=f"must have {missing} samples"):
+        run_component("pretrain.train", dataset_uri=dataset, **tiny_training)
+
+
+def test_a_clip_that_is_trained_on_and_held_out_is_refused(
+    run_component: Callable[..., Any],
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    tiny_training: dict[str, Any],
+) -> None:
+    dataset = make_dataset(deployment)
+    rows = pq.read_table(dataset / "index.parquet").to_pylist()
+    clip = next(row["clip_id"] for row in rows if row["split"] == "train")
+    leaked = [row | {"split": "val"} for row in rows if row["clip_id"] == clip]
+    pq.write_table(pa.Table.from_pylist([*rows, *leaked]), dataset / "index.parquet")
+    with pytest.raises(InputError, match=f"must be in train or in val, got {clip} in both; encode"):
         run_component("pretrain.train", dataset_uri=dataset, **tiny_training)
 
 

@@ -55,7 +55,7 @@ def open_splits(
     """Read the index and check it against the inputs.
 
     Raises:
-        InputError: no samples, a batch larger than the training split or one that ranks cannot share, a patch that
+        InputError: no samples, a clip that is on both sides, a batch larger than the training split or one that ranks cannot share, a patch that
             does not divide a sample, a shard that is missing or has other bytes than the index says, no held-out
             sample that holds numbers, conditions or actions that no training sample has.
     """
@@ -66,6 +66,7 @@ def open_splits(
                 f"pretrain.train: dataset_uri must have {name} samples, got none among "
                 f"{len(splits.train) + len(splits.val)}; give more footage or loosen curate.filter"
             )
+    _check_held_out(splits)
     _check_batch(len(splits.train), batch_size, num_ranks)
     _check_shapes(splits.samples, patch)
     _check_shards(splits.samples, locate, digest)
@@ -106,6 +107,17 @@ def _without_bad(splits: Splits) -> Splits:
         )
     left_out = tuple(splits.val.samples[index].sample_id for index in sorted(bad))
     return Splits(splits.train, splits.val.without(bad), left_out)
+
+
+def _check_held_out(splits: Splits) -> None:
+    """What is trained on is not held out, and would be measured as if it were."""
+    train, val = ({sample.clip_id for sample in split.samples} for split in (splits.train, splits.val))
+    if both := sorted(train & val):
+        raise InputError(
+            f"pretrain.train: a clip of dataset_uri must be in train or in val, got {both[0]} in both"
+            + (f", and {len(both) - 1} more" if both[1:] else "")
+            + "; encode the dataset again"
+        )
 
 
 def _check_batch(num_train: int, batch_size: int, num_ranks: int) -> None:
