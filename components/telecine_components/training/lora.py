@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -72,8 +73,11 @@ def read_config(folder: Path) -> LoraConfig:
     path = folder / CONFIG
     if not (path.is_file() and (folder / WEIGHTS).is_file()):
         raise InputError(f"{folder}: no LoRA in it; expected {WEIGHTS} and {CONFIG} as pretrain.train writes them")
-    document = json.loads(path.read_text())
-    return LoraConfig(rank=int(document["rank"]), layers=tuple(document["layers"]))
+    try:
+        document = json.loads(path.read_text())
+        return LoraConfig(rank=int(document["rank"]), layers=tuple(document["layers"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: it must say rank and layers as pretrain.train wrote them; copy it again") from error
 
 
 def load_lora(model: nn.Module, folder: Path) -> None:
@@ -82,7 +86,11 @@ def load_lora(model: nn.Module, folder: Path) -> None:
     Raises:
         InputError: no LoRA there, or one of another architecture.
     """
-    config, factors = read_config(folder), load_file(folder / WEIGHTS)
+    config = read_config(folder)
+    try:
+        factors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise InputError(f"{folder / WEIGHTS}: it must be a safetensors file: {error}; copy it again") from error
     if tuple(_ranks(factors)) != config.layers:
         raise InputError(f"{folder}: {WEIGHTS} and {CONFIG} are not of one LoRA; copy both from one training")
     try:

@@ -19,14 +19,24 @@ def load_pipeline(folder: Path, *, lora_scale: float) -> TelecinePipeline:
         lora_scale: what the LoRA is multiplied with: 1 as it was learned, 0 to be without it, to the bit.
 
     Raises:
-        InputError: no pipeline in the folder, or a LoRA that is not of it.
+        InputError: no pipeline in the folder, one of which a part is missing or broken, or a LoRA that is not of it.
     """
     if not (folder / _INDEX).is_file():
         raise InputError(
             f"{folder}: no {_INDEX} in it; pass a pipeline folder as pretrain.train or align.tune writes it, "
             "not the transformer of a Wan"
         )
-    pipeline = TelecinePipeline.from_pretrained(folder)
+    try:
+        pipeline = TelecinePipeline.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        # What diffusers says of files that lack or do not fit has no number; what the disk says has one.
+        if getattr(error, "errno", None) is not None:
+            raise
+        line = str(error).partition("\n")[0][:200]
+        raise InputError(f"{folder}: its parts do not load as one pipeline: {line}; copy the whole folder") from error
+    # It leaves what its files lack without a value.
+    if empty := [name for name, parameter in pipeline.transformer.named_parameters() if parameter.is_meta]:
+        raise InputError(f"{folder}: its transformer has no weights for {empty[0]}; copy the whole folder")
     pipeline.set_progress_bar_config(disable=True)
     if lora_scale and (folder / lora.FOLDER).is_dir():
         lora.load_lora(pipeline.transformer, folder / lora.FOLDER)

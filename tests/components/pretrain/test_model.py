@@ -1,12 +1,13 @@
 """What a model costs, by the captions and by what of it is trained, and what its experts need."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from telecine.errors import InputError
-from telecine_components.pretrain.train.model import Architecture, Subject, check_experts
+from telecine_components.pretrain.train.model import Architecture, Folders, Subject, architecture_of, check_experts
 from telecine_components.pretrain.train.spec import Inputs
 from telecine_components.training.loader import Sample
 from telecine_components.training.text import CachedText
@@ -68,3 +69,10 @@ def test_experts_need_a_token_each_in_the_smallest_pass(
         else:
             with pytest.raises(InputError, match=f"num_experts must be at most {fewest}, .* got {num_experts}"):
                 check_experts(inputs, Architecture(config), samples, num_ranks)
+
+
+def test_a_configuration_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/config.json").write_text("{")
+    with pytest.raises(InputError, match=r"transformer/config\.json of model_uri must be JSON: .*; copy it again"):
+        architecture_of(Inputs(dataset_uri="data"), Folders("data", str(tmp_path)))

@@ -116,6 +116,19 @@ def test_a_lora_of_another_architecture_is_refused(tmp_path: Path, sizes: dict[s
         lora.load_lora(dit(**sizes), tmp_path / "lora")
 
 
+def test_a_lora_of_which_a_file_is_broken_is_refused(tmp_path: Path) -> None:
+    model = dit()
+    lora.add_lora(model, rank=2, seed=0)
+    lora.save_lora(model, tmp_path / "lora")
+    (tmp_path / "lora/lora.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"lora\.safetensors: it must be a safetensors file: .*; copy it again"):
+        lora.load_lora(dit(), tmp_path / "lora")
+    for text in ("{}", "{", '{"rank": null, "layers": []}'):
+        (tmp_path / "lora/config.json").write_text(text)
+        with pytest.raises(InputError, match=r"config\.json: it must say rank and layers"):
+            lora.read_config(tmp_path / "lora")
+
+
 def test_what_has_no_place_for_a_lora_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Linear has no linear layers of attention or feed-forwards"):
         lora.add_lora(nn.Linear(2, 2), rank=1, seed=0)

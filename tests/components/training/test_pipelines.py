@@ -1,5 +1,6 @@
 """Pipelines are loaded in one place, with the LoRA that lies beside their weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from safetensors.torch import load_file
 from telecine.errors import InputError
 from telecine_components.training import lora
 from telecine_components.training.pipelines import load_pipeline
+from telecine_models.pipeline import TelecinePipeline
+from telecine_models.text import HashTextEncoder
+from telecine_models.video_dit.model import VideoDiT
 
 COMPONENTS = Path(__file__).parents[3] / "components"
 
@@ -51,3 +55,36 @@ def test_a_folder_without_a_pipeline_is_refused(trained: Any) -> None:
 def test_no_component_loads_a_pipeline_in_another_way() -> None:
     found = [path for path in COMPONENTS.rglob("*.py") if "Pipeline.from_pretrained" in path.read_text()]
     assert [path.name for path in found] == ["pipelines.py"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def deepen(path: Path) -> None:
+    path.write_text(path.read_text().replace('"num_layers": 1', '"num_layers": 2'))
+
+
+@pytest.mark.parametrize(
+    ("part", "spoil", "words"),
+    [
+        (
+            "transformer/diffusion_pytorch_model.safetensors",
+            Path.unlink,
+            "do not load as one pipeline: .*no file named",
+        ),
+        ("transformer/diffusion_pytorch_model.safetensors", cut, "do not load as one pipeline: Unable to load weights"),
+        ("transformer/config.json", cut, "do not load as one pipeline: .*valid JSON"),
+        ("transformer/config.json", deepen, r"has no weights for blocks\.1\."),
+        ("text_encoder/config.json", Path.unlink, "do not load as one pipeline: .*no file named config"),
+    ],
+)
+def test_a_folder_of_which_a_part_is_missing_or_broken_is_refused(
+    tmp_path: Path, part: str, spoil: Callable[[Path], object], words: str
+) -> None:
+    dit = VideoDiT(patch_size=(1, 4, 4), num_layers=1, num_heads=2, head_dim=16, text_dim=8)
+    TelecinePipeline(transformer=dit, text_encoder=HashTextEncoder(text_dim=8)).save_pretrained(tmp_path)
+    assert load_pipeline(tmp_path, lora_scale=1.0).transformer.size == dit.size
+    spoil(tmp_path / part)
+    with pytest.raises(InputError, match=f"{tmp_path}: its .*{words}.*; copy the whole folder"):
+        load_pipeline(tmp_path, lora_scale=1.0)

@@ -55,9 +55,9 @@ def open_splits(
     """Read the index and check it against the inputs.
 
     Raises:
-        InputError: no samples, a clip that is on both sides, a batch larger than the training split or one that ranks cannot share, a patch that
-            does not divide a sample, a shard that is missing or has other bytes than the index says, no held-out
-            sample that holds numbers, conditions or actions that no training sample has.
+        InputError: no samples, a clip that is on both sides, a batch larger than the training split or one that ranks
+            cannot share, a patch that does not divide a sample, a shard that is missing or has other bytes than the
+            index says, no held-out sample that holds numbers, conditions or actions that no training sample has.
     """
     splits = read_splits(dataset, locate, seed=seed, conditions=conditions, actions=actions)
     for name, members in (("train", splits.train), ("val", splits.val)):
@@ -114,9 +114,8 @@ def _check_held_out(splits: Splits) -> None:
     train, val = ({sample.clip_id for sample in split.samples} for split in (splits.train, splits.val))
     if both := sorted(train & val):
         raise InputError(
-            f"pretrain.train: a clip of dataset_uri must be in train or in val, got {both[0]} in both"
-            + (f", and {len(both) - 1} more" if both[1:] else "")
-            + "; encode the dataset again"
+            f"pretrain.train: each clip of dataset_uri must be in train or in val, got {len(both)} in both, "
+            f"{both[0]} among them; encode the dataset again"
         )
 
 

@@ -367,7 +367,10 @@ def _read_architecture(folder: Path) -> Architecture:
     """Of a pipeline's folder, or of a transformer's alone."""
     home = folder / "transformer" if (folder / "transformer").is_dir() else folder
     path = home / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        config = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"pretrain.train: {path} of model_uri must be JSON: {error}; copy it again") from error
     kind = config.get("_class_name")
     if kind == _WAN:
         return Architecture(config, home)
