@@ -32,7 +32,7 @@ def load_pipeline(folder: Path, *, lora_scale: float) -> TelecinePipeline:
         # What diffusers says of files that lack or do not fit has no number; what the disk says has one.
         if getattr(error, "errno", None) is not None:
             raise
-        line = str(error).partition("\n")[0][:200]
+        line = str(error).partition("\n")[0][:200].strip(" .")
         raise InputError(f"{folder}: its parts do not load as one pipeline: {line}; copy the whole folder") from error
     # It leaves what its files lack without a value.
     if empty := [name for name, parameter in pipeline.transformer.named_parameters() if parameter.is_meta]:
