@@ -262,6 +262,28 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 400
 
 
+def test_a_rank_that_hangs_after_the_last_step_keeps_no_result(
+    start: Start,
+    log: Path,
+    deployment: settings.Settings,
+    make_dataset: Callable[..., Path],
+    tiny_training: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DRILLS))
+    import training_moments
+
+    # Where weights are spread, the average is what ranks give each other last.
+    shared = {"num_processes": 2, "zero_stage": 3, "num_steps": 2, "eval_draws": 64}
+    process = start({"dataset_uri": str(make_dataset(deployment)), **tiny_training, **shared})
+    until(lambda: "event=train_end" in log.read_text(), process, log)
+    (rank_1,) = training_moments.followers(process)
+    os.kill(rank_1, signal.SIGSTOP)
+    assert code_of(process, log) == 0, log.read_text()
+    assert "event=ranks_not_parted waited_s=20" in log.read_text()
+    assert training_moments.left_after(deployment.home, 10.0) == []
+
+
 def beaten(work: Path) -> dict[str, float]:
     """What the living attempt tells of its progress, which status and Prometheus show."""
     (beat,) = work.glob("*/beats/*.json")

@@ -87,8 +87,8 @@ def follow(ranks: Ranks, job: Job) -> None:
         )
         with watchdog:
             fit(engine, splits, subject, inputs, NoCheckpoints(), Hooks(evaluate=evaluate), ledger)
-        with engine.averaged():
-            pass
+            with engine.averaged():
+                pass
         ranks.await_leader(MEASURED_AFTER)
 
 

@@ -126,14 +126,16 @@ def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context)
         ranks.await_leader(MEASURED_BEFORE)
     with ledger.spend("init"):
         engine = Engine(subject.module, config_of(inputs), ranks)
-    with Watcher(inputs, ctx, ledger, ranks) as watcher:
-        hooks = Hooks(
-            observe=watcher.observe,
-            evaluate=_looks(engine, subject, splits, inputs, watcher, ctx),
-            stop_requested=lambda: ctx.stop_requested,
-        )
-        state = fit(engine, splits, subject, inputs, ctx.checkpoints, hooks, ledger)
-    with ledger.spend("evaluation"), engine.averaged() as averaged:
+    with contextlib.ExitStack() as block:
+        with Watcher(inputs, ctx, ledger, ranks) as watcher:
+            hooks = Hooks(
+                observe=watcher.observe,
+                evaluate=_looks(engine, subject, splits, inputs, watcher, ctx),
+                stop_requested=lambda: ctx.stop_requested,
+            )
+            state = fit(engine, splits, subject, inputs, ctx.checkpoints, hooks, ledger)
+            block.enter_context(ledger.spend("evaluation"))
+            averaged = block.enter_context(engine.averaged())  # the last that ranks do together
         after = _evaluate(averaged, subject.encode_text, splits, inputs)
         with ledger.spend("checkpoint_save"):
             subject.save(averaged, ctx.dir / "model", inputs, job.folders.model)
