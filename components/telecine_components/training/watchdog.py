@@ -22,6 +22,8 @@ from telecine_components.training.ledger import Activity, Ledger
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 1800.0
+"""For what is no step: a compilation, a checkpoint, an evaluation."""
 LAST_WORDS_S = 5.0
 """For so long is waited for the ranks' answers, and then for the state to be written: either may hang as well."""
 MAX_RANKS_TOLD = 8
@@ -150,7 +152,7 @@ class Watchdog:
         roll_call: RollCall | None = None,
         floor_s: float = 30.0,
         step_ratio: float = 5.0,
-        patience_s: float = 1800.0,
+        patience_s: float = PATIENCE_S,
         grace_s: float = 0.0,
     ) -> None:
         self._ledger, self._on_hang, self._save, self._roll_call = ledger, on_hang or end_process, save, roll_call
@@ -176,6 +178,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         looked, stopped_s, step = time.monotonic(), 0.0, -1
+        self._speak(self._ledger.activity())  # who has not said a word yet is not missed
         while not self._closing.wait(self.pause_s):
             now, activity = time.monotonic(), self._ledger.activity()
             # A process that was itself stopped, by a person or a debugger, has not hung for that long.
@@ -184,10 +187,14 @@ class Watchdog:
             if hang := self._hang(activity, stopped_s):
                 self._bark(activity, hang)
                 return
-            if self._roll_call is not None and not (self._saying and self._saying.is_alive()):
-                arguments = (self._roll_call, activity, self.pause_s)
-                self._saying = threading.Thread(target=_say_and_listen, args=arguments, daemon=True)
-                self._saying.start()
+            self._speak(activity)
+
+    def _speak(self, activity: Activity) -> None:
+        """Say that this rank lives, and listen to the others, in a thread: a store may hang too."""
+        if self._roll_call is not None and not (self._saying and self._saying.is_alive()):
+            arguments = (self._roll_call, activity, self.pause_s)
+            self._saying = threading.Thread(target=_say_and_listen, args=arguments, daemon=True)
+            self._saying.start()
 
     def _hang(self, activity: Activity, stopped_s: float) -> str:
         """What stands still, in words: this rank's step, or another rank whatever this one waits for."""

@@ -30,7 +30,7 @@ from telecine_components.training.loader import Loader, Sample, read_index
 DRILLS = Path(__file__).parents[3] / "infra" / "drills"
 SHARD = "items/test/latents.tar"
 TIMEOUT_S = 240.0
-HANG_FLOOR_S = 6.0
+HANG_FLOOR_S = 8.0
 STOPPED_S, RUNNING_S = 0.06, 0.002
 """A rank that runs for less than a forward pass at a time is slow."""
 
@@ -262,20 +262,29 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 400
 
 
-def test_a_rank_that_hangs_after_the_last_step_keeps_no_result(
+def test_a_rank_that_hangs_before_the_first_step_ends_the_attempt_and_after_the_last_one_keeps_no_result(
     start: Start,
     log: Path,
     deployment: settings.Settings,
     make_dataset: Callable[..., Path],
     tiny_training: dict[str, Any],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(DRILLS))
     import training_moments
 
     # Where weights are spread, the average is what ranks give each other last.
-    shared = {"num_processes": 2, "zero_stage": 3, "num_steps": 2, "eval_draws": 64}
-    process = start({"dataset_uri": str(make_dataset(deployment)), **tiny_training, **shared})
+    shared = {"num_processes": 2, "zero_stage": 3, "num_steps": 2, "eval_draws": 8, "hang_floor_s": HANG_FLOOR_S}
+    inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training, **shared}
+    process = start(inputs, TMPDIR=str(tmp_path))
+    until(lambda: any(tmp_path.glob("telecine-ranks-*/board/telecine-rank-1")), process, log)
+    (rank_1,) = training_moments.followers(process)
+    os.kill(rank_1, signal.SIGSTOP)
+    assert code_of(process, log) == 75, log.read_text()
+    assert re.search("event=hang reason='rank 1 says nothing for .* step 0, in ", log.read_text()), log.read_text()
+
+    process = start(inputs)
     until(lambda: "event=train_end" in log.read_text(), process, log)
     (rank_1,) = training_moments.followers(process)
     os.kill(rank_1, signal.SIGSTOP)

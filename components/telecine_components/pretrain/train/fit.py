@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from telecine_components.training.loader import Steps, read_index
 from telecine_components.training.loop import Checkpoints, Hooks, NoCheckpoints, train
 from telecine_components.training.losses import FlowMatching
 from telecine_components.training.ranks import Ranks, together
-from telecine_components.training.watchdog import Watchdog
+from telecine_components.training.watchdog import PATIENCE_S, Watchdog
 
 DEFAULT_BATCH_SIZE = 16
 FOLLOWERS_WAIT_S, FOLLOWERS_STEP_RATIO = 60.0, 6.0
@@ -66,10 +67,24 @@ def follow(ranks: Ranks, job: Job) -> None:
     """Do a rank's part of every step and of every look at the averaged weights, and nothing else."""
     inputs = job.inputs
     with deterministic(inputs.num_threads):
-        splits = job.splits()
-        subject = job.subject(splits)
-        ranks.await_leader(MEASURED_BEFORE)
-        engine, ledger = Engine(subject.module, config_of(inputs), ranks), Ledger()
+        ledger = Ledger()
+
+        def watched(patience_s: float) -> Watchdog:
+            # Rank 0 can save the attempt's state before it ends; so it is the first to lose its patience.
+            return Watchdog(
+                ledger,
+                roll_call=ranks.roll_call,
+                floor_s=inputs.hang_floor_s,
+                step_ratio=FOLLOWERS_STEP_RATIO,
+                patience_s=patience_s,
+                grace_s=FOLLOWERS_WAIT_S,
+            )
+
+        with watched(math.inf):
+            splits = job.splits()
+            subject = job.subject(splits)
+            ranks.await_leader(MEASURED_BEFORE)
+            engine = Engine(subject.module, config_of(inputs), ranks)
 
         def evaluate(step: int) -> dict[str, float]:
             for is_due in (looks.is_measured, looks.is_filmed):
@@ -77,15 +92,7 @@ def follow(ranks: Ranks, job: Job) -> None:
                     pass
             return {}
 
-        # Rank 0 can save the attempt's state before it ends; so it is the first to lose its patience.
-        watchdog = Watchdog(
-            ledger,
-            roll_call=ranks.roll_call,
-            floor_s=inputs.hang_floor_s,
-            step_ratio=FOLLOWERS_STEP_RATIO,
-            grace_s=FOLLOWERS_WAIT_S,
-        )
-        with watchdog:
+        with watched(PATIENCE_S):
             fit(engine, splits, subject, inputs, NoCheckpoints(), Hooks(evaluate=evaluate), ledger)
             with engine.averaged():
                 pass

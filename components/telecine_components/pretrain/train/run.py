@@ -30,7 +30,7 @@ from telecine_components.pretrain.train.fit import (
 from telecine_components.pretrain.train.looks import Films
 from telecine_components.pretrain.train.model import Folders, Subject
 from telecine_components.pretrain.train.spec import Inputs, Outputs
-from telecine_components.pretrain.train.watch import Watcher
+from telecine_components.pretrain.train.watch import Watcher, others_watched
 from telecine_components.training import ranks as processes
 from telecine_components.training.checkpoint import TrainingState
 from telecine_components.training.determinism import deterministic
@@ -118,14 +118,15 @@ def open_checked(inputs: Inputs, folders: Folders, ctx: Context) -> Splits:
 def _train(job: Job, splits: Splits, ranks: Ranks, ledger: Ledger, ctx: Context) -> Trained:
     """Train as rank 0, measure before and after, write the model."""
     inputs = job.inputs
-    with ledger.spend("init"):
-        subject = job.subject(splits)
-        num_parameters = sum(parameter.numel() for parameter in subject.module.parameters())
-    with ledger.spend("evaluation"):
-        before = _evaluate(subject.module.to(ranks.device), subject.encode_text, splits, inputs)
-        ranks.await_leader(MEASURED_BEFORE)
-    with ledger.spend("init"):
-        engine = Engine(subject.module, config_of(inputs), ranks)
+    with others_watched(inputs, ctx, ledger, ranks):
+        with ledger.spend("init"):
+            subject = job.subject(splits)
+            num_parameters = sum(parameter.numel() for parameter in subject.module.parameters())
+        with ledger.spend("evaluation"):
+            before = _evaluate(subject.module.to(ranks.device), subject.encode_text, splits, inputs)
+            ranks.await_leader(MEASURED_BEFORE)
+        with ledger.spend("init"):
+            engine = Engine(subject.module, config_of(inputs), ranks)
     with contextlib.ExitStack() as block:
         with Watcher(inputs, ctx, ledger, ranks) as watcher:
             hooks = Hooks(

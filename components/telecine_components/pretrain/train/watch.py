@@ -1,6 +1,7 @@
 """What rank 0 tells of a training while it goes on: progress, MLflow's series, the ledger, and a dog that barks."""
 
 import logging
+import math
 import statistics
 from types import TracebackType
 
@@ -17,6 +18,13 @@ from telecine_models.flops import mfu, peak_flops
 log = logging.getLogger(__name__)
 
 LEDGER_EVERY_STEPS = 50
+
+
+def others_watched(inputs: Inputs, ctx: Context, ledger: Ledger, ranks: Ranks) -> Watchdog:
+    """A dog that barks at other ranks alone: what this one does by itself takes as long as it takes."""
+    return Watchdog(
+        ledger, save=ctx.save_state, roll_call=ranks.roll_call, floor_s=inputs.hang_floor_s, patience_s=math.inf
+    )
 
 
 class Watcher:
