@@ -21,7 +21,7 @@ demo: $(VENV)/installed  ## footage to a registered, sampled model; VIDEOS=<fold
 	@$(BIN)/python infra/local/demo.py
 
 test: $(VENV)/installed  ## the test suite
-	$(BIN)/python -P -m pytest -n 2 --dist loadfile
+	$(BIN)/python -P -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 up: $(VENV)/installed  ## start Airflow's and MLflow's pages and print their URLs and logins
 	@$(BIN)/python infra/local/pages.py up
