@@ -16,7 +16,7 @@ import io
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -71,21 +71,14 @@ class Snapshot:
         """Copy what was laid out, as it is now.
 
         Args:
-            ready: when the tensors of a GPU have the values to be copied; a stream of its own waits for it, and the
-                caller for that stream.
+            ready: when the tensors of a GPU have the values to be copied.
         """
         header, offsets = self._layout
         if header != self._header:
             self._allocate(header, offsets, tensors)
-        with torch.no_grad(), contextlib.ExitStack() as block:
-            stream = torch.cuda.Stream() if ready is not None else None
-            if stream is not None and ready is not None:
-                block.enter_context(torch.cuda.stream(stream))
-                stream.wait_event(ready)
+        with torch.no_grad(), _after(ready):
             for name, place in self._places.items():
                 place.copy_(tensors[name], non_blocking=True)
-            if stream is not None:
-                stream.synchronize()
 
     def write(self, path: Path) -> str:
         """Write the file and return the SHA-256 of its bytes."""
@@ -110,6 +103,19 @@ class Snapshot:
             part = self._blocks[start : start + tensor.nbytes]
             self._places[name] = part.view(tensor.dtype).view(tensor.shape)
         self._header, self._num_bytes = header, size
+
+
+@contextlib.contextmanager
+def _after(ready: torch.cuda.Event | None) -> Iterator[None]:
+    """Give a GPU the block's work beside its other work, once an event has come, and wait for it."""
+    if ready is None:
+        yield
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_event(ready)
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def _aligned(num_bytes: int, *, pinned: bool) -> Tensor:
