@@ -80,7 +80,7 @@ def follow(ranks: Ranks, job: Job) -> None:
                 grace_s=FOLLOWERS_WAIT_S,
             )
 
-        with watched(math.inf):
+        with ledger.spend("init"), watched(math.inf):
             splits = job.splits()
             subject = job.subject(splits)
             ranks.await_leader(MEASURED_BEFORE)
