@@ -197,12 +197,18 @@ def test_a_copy_needs_half_of_the_shorter_clip_and_not_of_the_longer() -> None:
     assert marks([long, better], epsilon=0).keys() == {long["clip_id"]}
 
 
-def test_looking_the_same_is_found_across_many_clusters() -> None:
+def many_alike() -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Vectors [4500, 32] of which the last 500 look like the first ones, and the shot of each."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(4500, 32))
     vectors[4000:] = vectors[:500] + rng.normal(0, 0.02, (500, 32))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     shots = [str(place) for place in range(4500)]
+    return vectors, shots
+
+
+def test_looking_the_same_is_found_across_many_clusters() -> None:
+    vectors, shots = many_alike()
     keepers = semantic(vectors, shots, epsilon=0.01, seed=0, num_threads=1)
     assert (keepers[:4000] == np.arange(4000)).all()
     assert (keepers[4000:] == np.arange(500)).mean() > 0.97
@@ -230,11 +236,7 @@ def test_what_is_taken_stays_and_a_better_copy_of_it_goes(scene: Draw, tmp_path:
 
 
 def test_taken_clips_are_found_across_many_clusters() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(4500, 32))
-    vectors[4000:] = vectors[:500] + rng.normal(0, 0.02, (500, 32))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    shots = [str(place) for place in range(4500)]
+    vectors, shots = many_alike()
     keepers = semantic(vectors, shots, epsilon=0.01, seed=0, num_threads=1, begin=4200)
     assert (keepers[:4200] == np.arange(4200)).all()
     assert (keepers[4200:] != np.arange(4200, 4500)).mean() > 0.97

@@ -38,6 +38,15 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The drills' eyes on a training in progress."""
+    monkeypatch.syspath_prepend(str(DRILLS))
+    import training_moments
+
+    return training_moments
+
+
+@pytest.fixture
 def log(tmp_path: Path) -> Path:
     """What the calls say."""
     return tmp_path / "log.txt"
@@ -229,11 +238,8 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     make_dataset: Callable[..., Path],
     tiny_training: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    moments: Any,
 ) -> None:
-    monkeypatch.syspath_prepend(str(DRILLS))
-    import training_moments
-
     inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training} | {
         "num_processes": 2,
         "num_steps": 400,
@@ -243,8 +249,8 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     }
     process = start(inputs)
     work = deployment.home / "store/work/pretrain.train"
-    until(lambda: training_moments.newest(work) > 0, process, log)
-    (rank_1,) = training_moments.followers(process)
+    until(lambda: moments.newest(work) > 0, process, log)
+    (rank_1,) = moments.followers(process)
     with hampered(rank_1):
         until(lambda: "event=straggler" in log.read_text(), process, log)
         until(lambda: "slowest_rank" in beaten(work), process, log)
@@ -256,7 +262,7 @@ def test_a_slow_rank_is_named_a_hung_one_too_and_the_next_call_finishes(
     assert re.search(r"event=straggler step=\d+ reason='rank 1 takes ", said)
     # The stop may meet rank 0 amid a checkpoint, where no step can be late.
     assert re.search("event=hang reason='(no step for|rank 1 says nothing for) ", said) and "rank 1 is silent" in said
-    assert training_moments.left_after(deployment.home, 10.0) == []
+    assert moments.left_after(deployment.home, 10.0) == []
     assert code_of(start(inputs), log) == 0, log.read_text()
     assert len(list(work.iterdir())) == 1
     assert json.loads((tmp_path / "result.json").read_text())["outputs"]["num_steps"] == 400
@@ -269,28 +275,25 @@ def test_a_rank_that_hangs_before_the_first_step_ends_the_attempt_and_after_the_
     make_dataset: Callable[..., Path],
     tiny_training: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    moments: Any,
 ) -> None:
-    monkeypatch.syspath_prepend(str(DRILLS))
-    import training_moments
-
     # Where weights are spread, the average is what ranks give each other last.
     shared = {"num_processes": 2, "zero_stage": 3, "num_steps": 2, "eval_draws": 8, "hang_floor_s": HANG_FLOOR_S}
     inputs = {"dataset_uri": str(make_dataset(deployment)), **tiny_training, **shared}
     process = start(inputs, TMPDIR=str(tmp_path))
     until(lambda: any(tmp_path.glob("telecine-ranks-*/board/telecine-rank-1")), process, log)
-    (rank_1,) = training_moments.followers(process)
+    (rank_1,) = moments.followers(process)
     os.kill(rank_1, signal.SIGSTOP)
     assert code_of(process, log) == 75, log.read_text()
     assert re.search("event=hang reason='rank 1 says nothing for .* step 0, in ", log.read_text()), log.read_text()
 
     process = start(inputs)
     until(lambda: "event=train_end" in log.read_text(), process, log)
-    (rank_1,) = training_moments.followers(process)
+    (rank_1,) = moments.followers(process)
     os.kill(rank_1, signal.SIGSTOP)
     assert code_of(process, log) == 0, log.read_text()
     assert "event=ranks_not_parted waited_s=20" in log.read_text()
-    assert training_moments.left_after(deployment.home, 10.0) == []
+    assert moments.left_after(deployment.home, 10.0) == []
 
 
 def beaten(work: Path) -> dict[str, float]:
